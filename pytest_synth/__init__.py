@@ -1,0 +1,61 @@
+"""Prompt quality as a pytest test.
+
+The public names; each is imported when it is first used (PEP 562), so that `import pytest_synth` costs
+next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_synth.client import EvalJob, EvalJobConfig, EvalResult, SynthClient
+    from pytest_synth.contracts.rollouts import RolloutMetrics, RolloutRequest, RolloutResponse, TaskInfo
+    from pytest_synth.localapi import LocalAPIConfig, create_local_api, task_app
+    from pytest_synth.prompts import Prompt, load_prompt
+
+_HOMES = {
+    "EvalJob": "pytest_synth.client",
+    "EvalJobConfig": "pytest_synth.client",
+    "EvalResult": "pytest_synth.client",
+    "SynthClient": "pytest_synth.client",
+    "LocalAPIConfig": "pytest_synth.localapi",
+    "create_local_api": "pytest_synth.localapi",
+    "task_app": "pytest_synth.localapi",
+    "RolloutMetrics": "pytest_synth.contracts.rollouts",
+    "RolloutRequest": "pytest_synth.contracts.rollouts",
+    "RolloutResponse": "pytest_synth.contracts.rollouts",
+    "TaskInfo": "pytest_synth.contracts.rollouts",
+    "Prompt": "pytest_synth.prompts",
+    "load_prompt": "pytest_synth.prompts",
+}
+
+__all__ = [
+    "EvalJob",
+    "EvalJobConfig",
+    "EvalResult",
+    "SynthClient",
+    "LocalAPIConfig",
+    "create_local_api",
+    "task_app",
+    "RolloutMetrics",
+    "RolloutRequest",
+    "RolloutResponse",
+    "TaskInfo",
+    "Prompt",
+    "load_prompt",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'pytest_synth' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,124 @@
+"""Serve an ASGI app on a loopback socket in a thread of its own, and stop it for certain."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self
+
+GRACE_S = 1  # what requests in flight get at the stop; uvicorn's default waits for ever (measured)
+START_S = 30.0  # an app that loads data in its lifespan may take a while
+_POLL_S = 0.002
+
+monotonic = time.monotonic  # taken at import: a clock frozen by a test must not stop our deadlines
+
+
+class ServerDied(RuntimeError):
+    """The server's thread ended before it served; the app's own exception is the cause, if known."""
+
+
+def bind_loopback(port: int = 0, host: str = "127.0.0.1") -> socket.socket:
+    """Bind a listening TCP socket; port 0 lets the system choose.
+
+    A client that connects before the server runs waits in the backlog, so there is no race.
+
+    Raises:
+        OSError: If the port is taken; nothing is ever killed to free it.
+    """
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # on Windows the option would let two servers share a port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class ServerThread:
+    """An ASGI app served by uvicorn in a daemon thread with its own event loop.
+
+    `with ServerThread(app) as server: server.url` starts and stops it. Leaving waits `GRACE_S` seconds
+    for requests in flight, then cuts them.
+
+    Args:
+        app: An ASGI application.
+        sock: A bound, listening socket (see `bind_loopback`); default: a free loopback port.
+        name: Name of the thread.
+    """
+
+    def __init__(self, app: Any, *, sock: socket.socket | None = None, name: str = "synth-server") -> None:
+        import uvicorn
+
+        self._sock = sock if sock is not None else bind_loopback()
+        host, port = self._sock.getsockname()[:2]
+        self.host: str = host
+        self.port: int = port
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level=logging.CRITICAL,
+            access_log=False,
+            http="httptools",
+            ws="none",
+            lifespan="auto",
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        self._server = uvicorn.Server(config)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._sock])
+        except BaseException as error:
+            self._failure = error
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self) -> Self:
+        """Start the thread and return once the app serves.
+
+        Raises:
+            ServerDied: If the app's start-up fails or takes longer than `START_S` seconds.
+        """
+        self._thread.start()
+        deadline = monotonic() + START_S
+        while not self._server.started:
+            if not self._thread.is_alive():
+                self._sock.close()
+                raise ServerDied("the app ended during its start-up") from self._failure
+            if monotonic() > deadline:
+                self.stop()
+                raise ServerDied(f"the app did not finish its start-up within {START_S:.0f} s")
+            time.sleep(_POLL_S)
+        return self
+
+    def stop(self) -> None:
+        """Stop serving; returns once the thread has ended, or after the grace time and 2 s more.
+
+        A rollout that blocks its thread cannot be cut; the thread is a daemon and ends with it.
+        """
+        self._server.should_exit = True
+        self._thread.join(GRACE_S + 1.0)
+        if self._thread.is_alive():
+            self._server.force_exit = True
+            self._thread.join(1.0)
+        self._sock.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

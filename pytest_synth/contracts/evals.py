@@ -1,0 +1,87 @@
+"""Eval jobs on the wire: what is submitted, and the rows that come back (wire fields, Synth's spelling)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+PromptSource = Literal["app", "marker", "snapshot", "call"]
+"""Whose prompt ran: the task app's own, the marker's, the stored snapshot's, or a call's argument."""
+
+
+class PromptMessage(BaseModel):
+    """One message of a prompt; `pattern` may hold `{wildcard}` holes."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    role: str = Field(min_length=1)
+    pattern: str
+    order: int = 0
+
+
+class EvalExtensions(BaseModel):
+    """What the published wire has no field for; the backend takes it from its own local key only."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    samples: int = Field(default=1, ge=1)
+    prompt: list[PromptMessage] | None = Field(default=None, min_length=1)
+    prompt_source: PromptSource | None = None
+    run_id: str | None = None
+    node_id: str | None = None
+    position: int = 0
+    """Place of the test in its run; lower places are served first."""
+
+
+HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+")]
+
+
+class EvalSubmit(BaseModel):
+    """Body of `POST /api/eval/jobs`. A seed is a row of the split `env_config["split"]`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    task_app_url: HttpUrl
+    task_app_api_key: str | None = None
+    app_id: str | None = None
+    env_name: str | None = None
+    seeds: list[Annotated[int, Field(strict=True)]] = Field(min_length=1)
+    policy: dict[str, Any] = Field(default_factory=dict)
+    env_config: dict[str, Any] = Field(default_factory=dict)
+    verifier_config: dict[str, Any] | None = None
+    max_concurrent: int = Field(default=5, ge=1)
+    timeout: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    """Seconds for one rollout."""
+    save_trace: bool = False
+    extensions: EvalExtensions | None = None
+
+
+class EvalRow(BaseModel):
+    """One rollout of an eval job: a reward (`score`, `outcome_reward`: the same number) or an `error`.
+
+    Attributes:
+        tokens: Prompt and completion tokens of all model calls; 0 when no usage was reported.
+        cost_usd: US dollars; None when the price is not known.
+        prompt_fingerprint: Of the prompt that ran, as the gateway saw it; None when it saw no call.
+        details: The task app's own notes (`feedback`, `expected`, `predicted`, ...).
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    seed: int
+    split: str | None = None
+    sample: int = 0
+    score: float | None = None
+    outcome_reward: float | None = None
+    tokens: int = 0
+    cost_usd: float | None = None
+    latency_ms: float | None = None
+    error: str | None = None
+    error_kind: str | None = None
+    calls: int = 0
+    correlation_id: str | None = None
+    prompt_source: PromptSource | None = None
+    prompt_fingerprint: str | None = None
+    objectives: dict[str, float] = Field(default_factory=dict)
+    details: dict[str, Any] = Field(default_factory=dict)
