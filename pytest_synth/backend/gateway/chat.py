@@ -1,0 +1,169 @@
+"""The chat completions dialect: where the system message, the answer and the usage stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+OPERATION = "chat/completions"
+_SYSTEM_ROLES = ("system", "developer")
+_JOINED = ("content", "refusal", "reasoning", "reasoning_content", "arguments")
+
+
+def refuse_body(body: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with a body that no provider could answer; None if nothing is."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return "'messages' must be a list with at least one message"
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            return f"messages[{index}] is {type(message).__name__}, not an object"
+    return None
+
+
+def system_text(body: Mapping[str, Any]) -> str | None:
+    """Text of the first system or developer message."""
+    for message in body["messages"]:
+        if message.get("role") in _SYSTEM_ROLES:
+            return text_of(message.get("content"))
+    return None
+
+
+def with_system(body: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """Copy a body with the first system or developer message replaced, or one put first."""
+    messages = list(body["messages"])
+    for index, message in enumerate(messages):
+        if message.get("role") in _SYSTEM_ROLES:
+            messages[index] = {**message, "content": text}
+            break
+    else:
+        messages.insert(0, {"role": "system", "content": text})
+    return {**body, "messages": messages}
+
+
+def query_of(body: Mapping[str, Any]) -> str | None:
+    """Text of the last user message."""
+    for message in reversed(body["messages"]):
+        if message.get("role") == "user":
+            return text_of(message.get("content"))
+    return None
+
+
+def answer_of(response: Mapping[str, Any]) -> str | None:
+    """Text of the first choice, else the arguments of its tool calls."""
+    choices = response.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return None
+    message = choices[0].get("message")
+    if not isinstance(message, dict):
+        return None
+    text = text_of(message.get("content"))
+    if text:
+        return text
+    calls = message.get("tool_calls")
+    functions = [
+        call["function"]
+        for call in (calls if isinstance(calls, list) else ())
+        if isinstance(call, dict) and isinstance(call.get("function"), dict)
+    ]
+    return "\n".join(str(function.get("arguments", "")) for function in functions) or None
+
+
+def tokens_of(response: Mapping[str, Any]) -> tuple[int, int]:
+    """Prompt and completion tokens; 0 where the answer does not tell."""
+    usage = response.get("usage")
+    if not isinstance(usage, dict):
+        return 0, 0
+    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+
+
+def text_of(content: object) -> str | None:
+    """A message's text; of a list of parts, the text parts joined."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "".join(text for text in texts if isinstance(text, str))
+    return None
+
+
+def chunks_of(response: Mapping[str, Any], *, usage: bool) -> Iterator[dict[str, Any]]:
+    """Take an answer apart into the chunks of a stream; `usage` adds the chunk that tells it."""
+    frame = {
+        **{key: value for key, value in response.items() if key not in ("choices", "usage", "object")},
+        "object": "chat.completion.chunk",
+    }
+    for choice in response.get("choices", ()):
+        message = dict(choice.get("message", {}))
+        calls = [{"index": at, **call} for at, call in enumerate(message.pop("tool_calls", None) or ())]
+        text = message.pop("content", None)
+        start = {**message, "content": ""} if text else message
+        place = {"index": choice.get("index", 0)}
+        yield {**frame, "choices": [{**place, "delta": start, "finish_reason": None}]}
+        if text:
+            yield {**frame, "choices": [{**place, "delta": {"content": text}, "finish_reason": None}]}
+        for call in calls:
+            yield {**frame, "choices": [{**place, "delta": {"tool_calls": [call]}, "finish_reason": None}]}
+        rest = {key: value for key, value in choice.items() if key not in ("index", "message")}
+        yield {**frame, "choices": [{**place, "delta": {}, **rest}]}
+    if usage and response.get("usage") is not None:
+        yield {**frame, "choices": [], "usage": response["usage"]}
+
+
+class Assembler:
+    """Puts the chunks of a stream together into the answer that they are the parts of."""
+
+    def __init__(self) -> None:
+        self._frame: dict[str, Any] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
+
+    def feed(self, chunk: Mapping[str, Any]) -> None:
+        for key, value in chunk.items():
+            if key not in ("choices", "object") and value is not None:
+                self._frame[key] = value
+        for part in chunk.get("choices") or ():
+            choice = self._choices.setdefault(part.get("index", 0), {"message": {"role": "assistant"}})
+            for key, value in part.items():
+                if key == "delta":
+                    _merge(choice["message"], value or {})
+                elif key == "logprobs" and isinstance(value, dict):
+                    _merge(choice.setdefault("logprobs", {}), value)
+                elif key != "index" and (value is not None or key not in choice):
+                    choice[key] = value
+
+    @property
+    def response(self) -> dict[str, Any] | None:
+        """The answer so far; None before the first chunk with a choice."""
+        if not self._choices:
+            return None
+        choices = [{"index": index, **self._choices[index]} for index in sorted(self._choices)]
+        return {**self._frame, "object": "chat.completion", "choices": choices}
+
+
+def _merge(into: dict[str, Any], delta: Mapping[str, Any]) -> None:
+    for key, value in delta.items():
+        old = into.get(key)
+        if isinstance(value, str) and isinstance(old, str) and key in _JOINED:
+            into[key] = old + value
+        elif isinstance(value, dict) and isinstance(old, dict):
+            _merge(old, value)
+        elif isinstance(value, list) and value and all(isinstance(v, dict) and "index" in v for v in value):
+            parts = into.setdefault(key, [])
+            for part in value:
+                while len(parts) <= part["index"]:
+                    parts.append({})
+                _merge(parts[part["index"]], {k: v for k, v in part.items() if k != "index"})
+        elif isinstance(value, list) and isinstance(old, list):
+            old.extend(value)
+        elif value is not None or key not in into:
+            into[key] = dict(value) if isinstance(value, dict) else value
+
+
+def dump(value: Mapping[str, Any]) -> bytes:
+    """A body as bytes."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

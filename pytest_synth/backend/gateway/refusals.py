@@ -1,0 +1,36 @@
+"""What the gateway refuses: a policy before the first rollout, a single call while running."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pytest_synth.errors import SynthError
+
+
+class PolicyRefused(SynthError):
+    """A policy that cannot run; the message names the field and the remedy (422 on the wire)."""
+
+
+class CallRefused(Exception):
+    """One model call that gets no answer.
+
+    Attributes:
+        status: HTTP status that the caller gets.
+        message: For the caller; never holds a key.
+        kind: `error.type` of the answer.
+        headers: Further headers of the answer, such as Retry-After.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.headers = dict(headers or {})
