@@ -68,8 +68,9 @@ def seed_list(outcomes: Sequence[SeedOutcome], *, with_split: bool = False, show
 
 
 def shorten(text: str, chars: int = REASON_CHARS) -> str:
-    """One line of at most `chars` characters."""
+    """One line of at most `chars` characters; control characters as escapes."""
     line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return line if len(line) <= chars else line[: chars - 1].rstrip() + "…"
 
 

@@ -1,0 +1,8 @@
+"""Reports: from the entries of a run to text and documents. Pure functions; no pytest."""
+
+from __future__ import annotations
+
+from pytest_synth.report.entries import EvalEntry
+from pytest_synth.report.terminal import failure_text, prompt_line, terminal_lines
+
+__all__ = ["EvalEntry", "failure_text", "prompt_line", "terminal_lines"]

@@ -1,0 +1,138 @@
+"""The terminal summary of a run, and the text of a failing eval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pytest_synth.report.entries import EvalEntry, SeedRows, missing_seeds, worst_seeds
+from pytest_synth.report.text import count, dollars, one_line, printable, rate, seed_list, shorten_middle
+
+WORST_SHOWN = 5
+REASONS_SHOWN = 8
+VALUE_CHARS = 200  # of a query, an answer or a feedback; the reports hold them whole
+
+_HEAD = ("eval", "reward", "at least", "seeds", "rollouts/s", "gate")
+_SOURCES: Mapping[str | None, str] = {
+    "app": "the task app's own",
+    "marker": "the marker's",
+    "snapshot": "the stored snapshot's",
+    "call": "the one given in the call",
+}
+
+
+def terminal_lines(entries: Sequence[EvalEntry], *, width: int) -> list[str]:
+    """One aligned line for each eval, between a head and a total; no line is longer than `width`.
+
+    Args:
+        width: Columns of the terminal; below 60 it counts as 60.
+    """
+    if not entries:
+        return []
+    table = [_HEAD, *(_cells(entry) for entry in entries)]
+    widths = [max(len(row[n]) for row in table) for n in range(len(_HEAD))]
+    room = max(width, 60) - sum(widths[1:]) - 2 * (len(_HEAD) - 1)
+    widths[0] = min(widths[0], room)
+    return [*(_line(row, widths) for row in table), *_total(entries, max(width, 60))]
+
+
+def failure_text(entry: EvalEntry) -> str:
+    """Why an eval failed: the gate's words, the worst seeds, the missing ones, and which prompt ran."""
+    lines = [printable(entry.gate_text), *(f"  {printable(line)}" for line in entry.gate_details)]
+    worst = worst_seeds(entry.rows, WORST_SHOWN)
+    if worst:
+        lines.append("lowest rewards:")
+        for seed in worst:
+            lines += _seed_lines(seed)
+    lines += _missing_lines(entry)
+    lines.append(prompt_line(entry))
+    return "\n".join(lines)
+
+
+def prompt_line(entry: EvalEntry) -> str:
+    """Which prompt ran, on which model."""
+    source = _SOURCES.get(entry.prompt_source, "unknown")
+    fingerprint = entry.prompt_fingerprint or "unknown (no model call was seen)"
+    return f"prompt: {source}, fingerprint {fingerprint}; model: {printable(entry.model or 'unknown')}"
+
+
+def _cells(entry: EvalEntry) -> tuple[str, ...]:
+    return (
+        printable(entry.node_id),
+        "-" if entry.mean_reward is None else f"{entry.mean_reward:.2f}",
+        "-" if entry.threshold is None else f"{entry.threshold:.2f}",
+        f"{entry.seeds_done}/{entry.seeds_asked}",
+        rate(entry.rollouts_per_s),
+        entry.outcome,
+    )
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    name = shorten_middle(cells[0], widths[0]).ljust(widths[0])
+    numbers = [cell.rjust(size) for cell, size in zip(cells[1:-1], widths[1:-1], strict=True)]
+    return "  ".join([name, *numbers, cells[-1]])
+
+
+def _total(entries: Sequence[EvalEntry], width: int) -> list[str]:
+    outcomes = [
+        f"{n} {outcome}"
+        for outcome in ("passed", "failed", "incomplete")
+        if (n := sum(entry.outcome == outcome for entry in entries))
+    ]
+    costs = [entry.cost_usd for entry in entries]
+    known = None if None in costs else sum(cost for cost in costs if cost is not None)
+    parts = [
+        f"{count(len(entries), 'eval')}: {', '.join(outcomes)}",
+        count(sum(entry.rollouts for entry in entries), "rollout"),
+        f"{sum(entry.tokens for entry in entries):,} tokens",
+        f"cost {dollars(known)}",
+    ]
+    replayed = sum(entry.replayed for entry in entries)
+    if replayed:
+        parts.append(f"replayed {count(replayed, 'call')}")
+    return _wrap(parts, width)
+
+
+def _wrap(parts: Sequence[str], width: int) -> list[str]:
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += f"; {part}"
+        else:
+            lines.append(part)
+    return lines
+
+
+def _seed_lines(seed: SeedRows) -> list[str]:
+    row = seed.lowest
+    name = str(seed.seed) if seed.split is None else f"{seed.split}/{seed.seed}"
+    head = f"  seed {name}: reward {seed.reward:.2f}"
+    if len(seed.rows) > 1:
+        head += f" over {len(seed.rows)} samples; the lowest one:"
+    answer = row.answer if row.answer is not None else row.details.get("predicted")
+    shown = {
+        "query": row.query,
+        "answer": answer,
+        "expected": row.details.get("expected"),
+        "feedback": row.details.get("feedback"),
+    }
+    return [
+        head,
+        *(
+            f"    {name:<9} {one_line(value, VALUE_CHARS)}"
+            for name, value in shown.items()
+            if value not in (None, "")
+        ),
+    ]
+
+
+def _missing_lines(entry: EvalEntry) -> list[str]:
+    groups = list(missing_seeds(entry.rows).items())
+    if not groups:
+        return []
+    lines = ["no reward:"]
+    for reason, seeds in groups[:REASONS_SHOWN]:
+        noun = "seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+        lines.append(f"  {noun} {seed_list(s.seed for s in seeds)}: {one_line(reason, VALUE_CHARS)}")
+    if len(groups) > REASONS_SHOWN:
+        lines.append(f"  and {count(len(groups) - REASONS_SHOWN, 'other reason')}")
+    return lines

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pytest_synth.contracts.evals import EvalRow
+from pytest_synth.report import EvalEntry, failure_text, terminal_lines
+
+GOOD = EvalEntry(
+    node_id="tests/test_intents.py::test_refunds",
+    outcome="passed",
+    gate_text="gate passed: mean reward 0.87 over 200 seeds, min_reward 0.80",
+    mean_reward=0.87,
+    threshold=0.8,
+    seeds_asked=200,
+    seeds_done=200,
+    rollouts=200,
+    duration_s=0.5,
+    tokens=12345,
+    cost_usd=0.0123,
+    model="offline/lexical",
+    prompt_source="marker",
+    prompt_fingerprint="3f9c2a81d0aa",
+)
+BAD = replace(
+    GOOD,
+    node_id="tests/test_intents.py::test_typos",
+    outcome="failed",
+    gate_text="gate failed: mean reward 0.62 over 200 seeds is below min_reward 0.80; lowest: seed 7 0.00",
+    gate_details=("latency_ms 412.00 over 200 seeds, limit <= 900",),
+    mean_reward=0.62,
+    duration_s=25.0,
+)
+DEAD = replace(
+    GOOD,
+    node_id="tests/test_intents.py::test_cards",
+    outcome="incomplete",
+    gate_text="gate incomplete: 2 of 20 seeds have no reward (3, 11: task app answered 500)",
+    mean_reward=None,
+    seeds_asked=20,
+    seeds_done=18,
+    rollouts=20,
+    cost_usd=None,
+    replayed=5,
+)
+
+
+def row(seed: int, reward: float | None, **fields: Any) -> EvalRow:
+    return EvalRow(seed=seed, score=reward, outcome_reward=reward, **fields)
+
+
+def test_summary_shows_one_aligned_line_for_each_eval_and_a_total() -> None:
+    assert terminal_lines([GOOD, BAD, DEAD], width=100) == [
+        "eval                                 reward  at least    seeds  rollouts/s  gate",
+        "tests/test_intents.py::test_refunds    0.87      0.80  200/200         400  passed",
+        "tests/test_intents.py::test_typos      0.62      0.80  200/200         8.0  failed",
+        "tests/test_intents.py::test_cards         -      0.80    18/20          40  incomplete",
+        "3 evals: 1 passed, 1 failed, 1 incomplete; 420 rollouts; 37,035 tokens; cost unknown",
+        "replayed 5 calls",
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_line_is_wider_than_the_terminal_and_the_end_of_a_node_id_is_kept(width: int) -> None:
+    long = replace(BAD, node_id="tests/" + "very/" * 30 + "test_intents.py::test_typos[case-17]")
+    lines = terminal_lines([GOOD, long, DEAD], width=width)
+    assert max(map(len, lines)) <= width
+    assert "-17]  " in lines[2]
+
+
+def test_known_costs_are_added_up() -> None:
+    assert terminal_lines([GOOD, BAD], width=120)[-1].endswith("400 rollouts; 24,690 tokens; cost $0.0246")
+
+
+def test_an_eval_without_limit_or_time_shows_a_dash() -> None:
+    (_, line, _) = terminal_lines([replace(GOOD, threshold=None, duration_s=0.0)], width=100)
+    assert line == "tests/test_intents.py::test_refunds    0.87         -  200/200           -  passed"
+
+
+def test_without_evals_there_is_no_summary() -> None:
+    assert terminal_lines([], width=80) == []
+
+
+def test_failure_shows_gate_worst_seeds_missing_seeds_and_which_prompt_ran() -> None:
+    rows = [
+        row(9, 0.0, query="Where is\nmy card?", answer="card_arrival",
+            details={"expected": "card_lost", "feedback": "confused with arrival"}),
+        row(2, 0.5, details={"predicted": "refund"}),
+        row(4, 1.0),
+        row(5, None, error="task app answered 500"),
+        row(6, None, error="no answer within 30 s"),
+        row(7, None, error="no answer within 30 s"),
+    ]  # fmt: skip
+    assert failure_text(replace(BAD, rows=rows)).splitlines() == [
+        "gate failed: mean reward 0.62 over 200 seeds is below min_reward 0.80; lowest: seed 7 0.00",
+        "  latency_ms 412.00 over 200 seeds, limit <= 900",
+        "lowest rewards:",
+        "  seed 9: reward 0.00",
+        "    query     Where is my card?",
+        "    answer    card_arrival",
+        "    expected  card_lost",
+        "    feedback  confused with arrival",
+        "  seed 2: reward 0.50",
+        "    answer    refund",
+        "no reward:",
+        "  2 seeds 6, 7: no answer within 30 s",
+        "  seed 5: task app answered 500",
+        "prompt: the marker's, fingerprint 3f9c2a81d0aa; model: offline/lexical",
+    ]
+
+
+def test_failure_shows_at_most_five_seeds_each_with_shortened_values() -> None:
+    rows = [row(n, 0.0, query="long " * 1000, answer="x" * 5000) for n in range(50)]
+    lines = failure_text(replace(BAD, rows=rows)).splitlines()
+    assert [line for line in lines if line.startswith("  seed")] == [
+        f"  seed {n}: reward 0.00" for n in range(5)
+    ]
+    assert max(map(len, lines)) <= 220
+
+
+def test_failure_of_a_seed_with_samples_shows_its_lowest_one() -> None:
+    rows = [
+        row(1, 1.0, sample=0, answer="right", split="test"),
+        row(1, 0.0, sample=1, answer="wrong", split="test"),
+    ]
+    lines = failure_text(replace(BAD, rows=rows)).splitlines()
+    assert lines[3:5] == ["  seed test/1: reward 0.50 over 2 samples; the lowest one:", "    answer    wrong"]
+
+
+def test_an_answer_cannot_act_on_the_terminal() -> None:
+    hostile = "\x1b[2J\x1b]0;owned\x07 ok \u202edesrever\x9b31m\r\n"
+    text = failure_text(replace(BAD, rows=[row(1, 0.0, answer=hostile, details={"feedback": hostile})]))
+    assert not {c for c in text if not c.isprintable()} - {"\n"}
+    assert r"\x1b[2J\x1b]0;owned\x07 ok \u202edesrever\x9b31m" in text
+
+
+def test_a_prompt_that_no_model_call_showed_is_said_to_be_unknown() -> None:
+    entry = replace(BAD, prompt_source="app", prompt_fingerprint=None, model=None)
+    assert failure_text(entry).splitlines()[-1] == (
+        "prompt: the task app's own, fingerprint unknown (no model call was seen); model: unknown"
+    )
