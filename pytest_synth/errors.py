@@ -9,8 +9,11 @@
     │   ├── RateLimitError         429
     │   └── ServerError            5xx
     ├── BackendUnreachable     no answer from the backend
+    ├── UnexpectedAnswer       the backend's answer is outside the contract
     ├── JobTimeout             a job is still running after the time that the caller allowed
     ├── TaskAppError           the task app does not start, or is not what it should be
+    ├── ModelCallError         the model, or the gateway before it, refused a call or did not answer
+    ├── ModelAnswerError       the model's answer is not what was asked for (also a ValueError)
     ├── TunnelError            the tunnel to the task app cannot be opened or has died
     └── MissingRewards         a mean was asked for, and some seeds have no reward
 
@@ -72,6 +75,10 @@ class BackendUnreachable(SynthError):
     """No answer from the backend; the cause is attached."""
 
 
+class UnexpectedAnswer(SynthError):
+    """The backend's answer is outside the contract: no JSON, a field missing, an unknown status word."""
+
+
 class JobTimeout(SynthError):
     """A job is still running after the time that the caller allowed.
 
@@ -88,6 +95,22 @@ class JobTimeout(SynthError):
 
 class TaskAppError(SynthError):
     """The task app does not start, does not answer, or is not a task app."""
+
+
+class ModelCallError(SynthError):
+    """The model, or the gateway before it, refused a call or did not answer.
+
+    Attributes:
+        status_code: HTTP status of the answer; None if there was none.
+    """
+
+    def __init__(self, message: str, *, status_code: int | None = None) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+
+class ModelAnswerError(SynthError, ValueError):
+    """The model's answer is not what was asked for; the message quotes it, shortened."""
 
 
 class TunnelError(SynthError):
