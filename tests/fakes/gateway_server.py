@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,11 @@ class Stage:
         assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
+    def call(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function on the server's loop, soon."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(function, *args)
+
 
 @dataclass
 class GatewayUnderTest:
@@ -53,6 +58,7 @@ class GatewayUnderTest:
     environ: dict[str, str]
     gateway: Gateway
     stage: Stage
+    provider_stage: Stage
     sleeps: list[float] = field(default_factory=list)
 
     def open(

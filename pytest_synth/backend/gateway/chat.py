@@ -97,7 +97,7 @@ def chunks_of(response: Mapping[str, Any], *, usage: bool) -> Iterator[dict[str,
     for choice in response.get("choices", ()):
         message = dict(choice.get("message", {}))
         calls = [{"index": at, **call} for at, call in enumerate(message.pop("tool_calls", None) or ())]
-        text = message.pop("content", None)
+        text = message.get("content")
         start = {**message, "content": ""} if text else message
         place = {"index": choice.get("index", 0)}
         yield {**frame, "choices": [{**place, "delta": start, "finish_reason": None}]}

@@ -95,7 +95,7 @@ class Access:
     key: str | None
 
     def __repr__(self) -> str:
-        return f"Access(base_url={public_url(self.base_url)!r}, key={'given' if self.key else None})"
+        return f"Access(base_url={public_url(self.base_url)!r}, key={'given' if self.key else 'none'})"
 
 
 def access(provider: Provider, environ: Mapping[str, str]) -> Access:

@@ -57,7 +57,7 @@ def make_gateway(
         gateway.base_url = gateway_stage.url
         gateway_stage.app = gateway_stage.starlette(gateway.routes())
         gateway_stage.run(gateway.startup())
-        made.append(GatewayUnderTest(provider, settings, gateway, gateway_stage, sleeps))
+        made.append(GatewayUnderTest(provider, settings, gateway, gateway_stage, provider_stage, sleeps))
         return made[-1]
 
     yield make
