@@ -1,0 +1,351 @@
+"""Eval jobs: taken in, run to their end, cancelled, resumed after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pytest_synth.backend.gateway import Gateway, PolicyRefused
+from pytest_synth.backend.jobs.credentials import Credentials, split_secrets
+from pytest_synth.backend.jobs.documents import mean
+from pytest_synth.backend.jobs.probe import NotReady, Probe
+from pytest_synth.backend.jobs.rollouts import Failure, Outcome, RolloutRunner, Target
+from pytest_synth.backend.jobs.scheduler import Scheduler
+from pytest_synth.backend.jobs.task_apps import TaskApp
+from pytest_synth.backend.store import JobRecord, RolloutPlace, Store
+from pytest_synth.backend.store.encoding import encode
+from pytest_synth.contracts.evals import EvalRow, EvalSubmit
+from pytest_synth.contracts.jobs import JobStatus
+from pytest_synth.prompts import Prompt
+
+UNREACHABLE_IN_A_ROW = 3
+"""So many unreachable rollouts in a row, and the task app is asked whether it is still there."""
+
+_CANCELLED = Failure("cancelled", "cancelled")
+_log = logging.getLogger(__name__)
+
+
+class JobEnds(Exception):
+    """The rollouts that are left cannot run.
+
+    Attributes:
+        failure: What their rows say.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.error)
+        self.failure = failure
+
+
+class EvalJobs:
+    """The eval jobs of a backend; lives on its loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        gateway: Gateway,
+        scheduler: Scheduler,
+        runner: RolloutRunner,
+        probe: Probe,
+        credentials: Credentials,
+    ) -> None:
+        self._store = store
+        self._gateway = gateway
+        self._scheduler = scheduler
+        self._runner = runner
+        self._probe = probe
+        self._credentials = credentials
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._cancelled: set[int] = set()
+        self._stopping = False
+
+    def submit(self, tenant: str, body: EvalSubmit) -> JobRecord:
+        """Store a job and start it; an idempotent submission that is known returns its job.
+
+        Raises:
+            PolicyRefused: If the gateway cannot serve the policy.
+        """
+        content, own_secrets = split_secrets(body.model_dump(mode="json"))
+        same_as = _digest(body, content)
+        known = None if same_as is None else self._store.jobs.find_same(tenant, same_as)
+        if known is not None:
+            return known
+        self._gateway.check_policy(body.policy)
+        job_id = f"eval-{secrets.token_hex(8)}"
+        samples = 1 if body.extensions is None else body.extensions.samples
+        with self._store.database.transaction():
+            job = self._store.jobs.add(
+                job_id=job_id,
+                tenant=tenant,
+                kind="eval",
+                body=content,
+                position=0 if body.extensions is None else body.extensions.position,
+                same_as=same_as,
+                rollouts=places(body.seeds, samples),
+            )
+            self._credentials.put(job_id, own_secrets)
+        self._start(job)
+        return job
+
+    def resume(self) -> None:
+        """Start the unfinished jobs of an earlier process; finished rollouts are not run again."""
+        for job in self._store.jobs.unfinished():
+            if job.kind == "eval":
+                self._start(job)
+
+    async def cancel(self, job: JobRecord) -> JobStatus:
+        """Cut a job; returns its status once it has ended: an ended one stays as it is."""
+        task = self._tasks.get(job.number)
+        if task is not None:
+            if job.number not in self._cancelled:  # a second cancel would cut the first one's cleaning up
+                self._cancelled.add(job.number)
+                task.cancel()
+            await asyncio.wait({task})
+        elif not job.status.is_terminal:  # of an earlier process, and not resumed
+            self._finish(job, JobStatus.CANCELLED, _CANCELLED)
+        return self._store.jobs.get(job.number).status
+
+    async def stop(self) -> None:
+        """Cut all jobs and leave them unfinished, as a crash would."""
+        self._stopping = True
+        tasks = dict(self._tasks)
+        for number, task in tasks.items():
+            if number not in self._cancelled:
+                task.cancel()
+        if tasks:
+            await asyncio.wait(tasks.values())
+
+    def _start(self, job: JobRecord) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(job), name=job.id)
+        self._tasks[job.number] = task
+        task.add_done_callback(lambda _: self._forget(job.number))
+
+    def _forget(self, number: int) -> None:
+        self._tasks.pop(number, None)
+        self._cancelled.discard(number)
+
+    async def _run(self, job: JobRecord) -> None:
+        """Run a job to its end; whatever happens, it does not stay `running`."""
+        try:
+            await self._run_rollouts(job)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                self._finish(job, JobStatus.CANCELLED, _CANCELLED)
+        except JobEnds as ends:
+            self._finish(job, JobStatus.FAILED, ends.failure)
+        except Exception as error:
+            _log.exception("eval job %s", job.id)
+            failure = Failure(f"the backend failed: {type(error).__name__}", "backend")
+            self._finish(job, JobStatus.FAILED, failure)
+        else:
+            self._finish(job, JobStatus.COMPLETED, None)
+
+    async def _run_rollouts(self, job: JobRecord) -> None:
+        open_places = self._store.jobs.open_places(job.number)
+        total = self._store.jobs.progress(job.number).total
+        self._store.jobs.start(job.number)
+        if job.started_at is None:
+            self._event(job, "job.started", {"seed_count": total}, message=f"{total} rollouts")
+        target = self._target(job)
+        try:
+            self._gateway.check_policy(target.policy)
+            await self._probe.check(target.app, split=target.split, seeds=[p.seed for p in open_places])
+        except PolicyRefused as error:  # a key that the environment had before a restart
+            raise JobEnds(Failure(str(error), "model")) from error
+        except NotReady as error:
+            raise JobEnds(Failure(str(error), error.kind)) from error
+        lane = self._scheduler.lane(
+            job.tenant, (job.position, job.number), limit=int(job.body["max_concurrent"])
+        )
+        run = _Run(
+            job, target, _Watch(self._probe, target.app), total=total, completed=total - len(open_places)
+        )
+        try:
+            await asyncio.gather(*(lane.submit(partial(self._rollout, run, place)) for place in open_places))
+        finally:
+            await lane.cancel()
+
+    async def _rollout(self, run: _Run, place: RolloutPlace) -> None:
+        rollout = self._runner.open(run.target, place.seed, place.sample)
+        try:
+            outcome = await rollout.run()
+        except asyncio.CancelledError:
+            outcome = rollout.cut(run.watch.failure or _CANCELLED)
+            if not self._stopping:
+                self._record(run, place, outcome)
+            raise
+        self._record(run, place, outcome)
+        await run.watch.look(outcome.row)
+
+    def _target(self, job: JobRecord) -> Target:
+        """Put a job's secrets back.
+
+        Raises:
+            JobEnds: If a secret of the job was lost with the process that had it, and no other one will do.
+        """
+        body = job.body
+        own = self._credentials.get(job.id)
+        lost = [name for name in body["secrets"] if name not in own]
+        keys = self._credentials.task_app_keys(job, own)
+        if "policy_api_key" in lost or ("task_app_api_key" in lost and not keys):
+            name = "policy.api_key" if "policy_api_key" in lost else "task_app_api_key"
+            raise JobEnds(
+                Failure(
+                    f"the job's {name} was kept in memory only and is lost; install PyNaCl"
+                    " (pip install 'pytest-synth[hosted]') so that it is sealed beside the database"
+                    + ("" if name == "policy.api_key" else ", or set ENVIRONMENT_API_KEY for the backend"),
+                    "backend",
+                )
+            )
+        policy = dict(body["policy"])
+        if "policy_api_key" in own:
+            policy["api_key"] = own["policy_api_key"]
+        extensions = body.get("extensions") or {}
+        prompt = extensions.get("prompt")
+        return Target(
+            job_id=job.id,
+            tenant=job.tenant,
+            app=TaskApp(body["task_app_url"], keys),
+            env_name=body.get("env_name"),
+            env_config=body["env_config"],
+            policy=policy,
+            timeout_s=body["timeout"],
+            prompt=None if prompt is None else Prompt.parse(prompt),
+            prompt_source="app" if prompt is None else extensions.get("prompt_source") or "call",
+        )
+
+    def _record(self, run: _Run, place: RolloutPlace, outcome: Outcome) -> None:
+        """Store a row and its events together."""
+        row, job = outcome.row, run.job
+        with self._store.database.transaction():
+            self._store.jobs.finish_place(
+                job.number,
+                place.place,
+                row.model_dump(mode="json"),
+                reward=row.score,
+                tokens=row.tokens,
+                cost_usd=row.cost_usd,
+            )
+            data = {"seed": row.seed, "sample": row.sample, "reward": row.score, "error": row.error}
+            self._event(job, "seed.completed", data)
+            self._event(job, "job.progress", {"completed": run.completed + 1, "total": run.total})
+        run.completed += 1
+
+    def _finish(self, job: JobRecord, status: JobStatus, failure: Failure | None) -> None:
+        """End a job: no rollout is left without a row, no state without its event."""
+        with self._store.database.transaction():
+            if failure is not None:
+                self._fill(job, failure)
+            progress = self._store.jobs.progress(job.number)
+            error = None if failure is None or status is JobStatus.CANCELLED else failure.error
+            if status is JobStatus.COMPLETED and not progress.rewards:
+                status = JobStatus.FAILED
+                error = self._all_failed(job)
+            self._store.jobs.end(job.number, status, error)
+            self._credentials.forget(job.id)
+            match status:
+                case JobStatus.COMPLETED:
+                    missing = progress.total - len(progress.rewards)
+                    said = f"{missing} of {progress.total} rollouts have no reward" if missing else None
+                    data = {"mean_reward": mean(progress.rewards), "error": said}
+                    self._event(job, "job.completed", data)
+                case JobStatus.CANCELLED:
+                    self._event(job, "job.cancelled", {})
+                case _:
+                    self._event(job, "job.failed", {"error": error})
+
+    def _fill(self, job: JobRecord, failure: Failure) -> None:
+        split = job.body["env_config"].get("split")
+        for place in self._store.jobs.open_places(job.number):
+            row = EvalRow(
+                seed=place.seed,
+                split=split if isinstance(split, str) else None,
+                sample=place.sample,
+                error=failure.error,
+                error_kind=failure.kind,
+                cost_usd=0.0,
+            )
+            self._store.jobs.finish_place(
+                job.number, place.place, row.model_dump(mode="json"), reward=None, tokens=0, cost_usd=0.0
+            )
+
+    def _all_failed(self, job: JobRecord) -> str:
+        rows = self._store.jobs.rows(job.number)
+        first = rows[0]
+        return f"all {len(rows)} rollouts failed; seed {first['seed']}: {first['error']}"
+
+    def _event(self, job: JobRecord, name: str, data: Mapping[str, Any], *, message: str = "") -> None:
+        self._store.events.add(
+            job.number,
+            f"eval.policy.{name}",
+            data,
+            message=message,
+            level="error" if name == "job.failed" else "info",
+        )
+
+
+@dataclass
+class _Run:
+    """A job while it runs; `completed` of its `total` rollouts have ended."""
+
+    job: JobRecord
+    target: Target
+    watch: _Watch
+    total: int
+    completed: int
+
+
+class _Watch:
+    """Notices a task app that has died in the middle of a job."""
+
+    def __init__(self, probe: Probe, app: TaskApp) -> None:
+        self._probe = probe
+        self._app = app
+        self._in_a_row = 0
+        self._asking = False
+        self.failure: Failure | None = None
+
+    async def look(self, row: EvalRow) -> None:
+        """Hear of a rollout that has ended.
+
+        Raises:
+            JobEnds: If several in a row were unreachable, and the task app does not answer either.
+        """
+        self._in_a_row = self._in_a_row + 1 if row.error_kind == "unreachable" else 0
+        if self._in_a_row < UNREACHABLE_IN_A_ROW or self._asking:
+            return
+        self._asking = True
+        try:
+            await self._probe.check_alive(self._app)
+        except NotReady as error:
+            self.failure = Failure(str(error), error.kind)
+            raise JobEnds(self.failure) from error
+        finally:
+            self._asking = False
+        self._in_a_row = 0
+
+
+def places(seeds: Sequence[int], samples: int) -> Iterable[RolloutPlace]:
+    """List the rollouts of a job: each seed `samples` times; a seed that is given twice gets more samples."""
+    seen: dict[int, int] = {}
+    place = 0
+    for seed in seeds:
+        for _ in range(samples):
+            sample = seen.get(seed, 0)
+            seen[seed] = sample + 1
+            yield RolloutPlace(place, seed, sample)
+            place += 1
+
+
+def _digest(body: EvalSubmit, content: Mapping[str, Any]) -> str | None:
+    """Name an idempotent submission: its run, its test and all that it asks for, but for secrets."""
+    extensions = body.extensions
+    if extensions is None or extensions.run_id is None or extensions.node_id is None:
+        return None
+    return hashlib.sha256(encode(content).encode()).hexdigest()

@@ -1,0 +1,245 @@
+"""One rollout: opened at the gateway, run by the task app, read, and made into a row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_synth.backend.gateway import Gateway, Rollout, RolloutSpec, RolloutUse
+from pytest_synth.backend.jobs.task_apps import Answer, TaskApp, TaskAppCaller, Unreachable, refusal, shorten
+from pytest_synth.contracts.evals import EvalRow, PromptSource
+from pytest_synth.contracts.rewards import RewardReading, read_reward
+from pytest_synth.prompts import Prompt
+
+monotonic = time.monotonic  # taken at import: a clock frozen by a test must not change latencies
+
+_FAILED_STATES = frozenset({"timeout", "network_error", "apply_failed", "runtime_error"})
+_HIDDEN = "[hidden]"
+_SECRET_CHARS = 6
+
+
+@dataclass(frozen=True)
+class Target:
+    """What all rollouts of a job have in common.
+
+    Attributes:
+        policy: With the user's own `api_key`, if the job has one: the task app gets it.
+        timeout_s: For one rollout, its retries included.
+    """
+
+    job_id: str
+    tenant: str
+    app: TaskApp
+    env_name: str | None
+    env_config: Mapping[str, Any]
+    policy: Mapping[str, Any] = field(repr=False)
+    timeout_s: float
+    prompt: Prompt | None = None
+    prompt_source: PromptSource = "app"
+
+    @property
+    def split(self) -> str | None:
+        split = self.env_config.get("split")
+        return split if isinstance(split, str) else None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Texts that must not get into rows: task apps echo what they were sent."""
+        own = self.policy.get("api_key")
+        return (*self.app.keys, own) if isinstance(own, str) and own else tuple(self.app.keys)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a rollout has no reward: a text for people, and a word for programs."""
+
+    error: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A rollout that has ended.
+
+    Attributes:
+        row: As it is stored and sent.
+        answer: The task app's answer, if it was a JSON object.
+        use: The model calls, as the gateway saw them.
+    """
+
+    row: EvalRow
+    answer: Mapping[str, Any] | None
+    use: RolloutUse
+
+
+class RunningRollout:
+    """A rollout that is open at the gateway. Made by `RolloutRunner.open`; ends by `run` or `cut`."""
+
+    def __init__(
+        self, target: Target, seed: int, sample: int, gateway: Gateway, caller: TaskAppCaller
+    ) -> None:
+        self._target = target
+        self._seed = seed
+        self._sample = sample
+        self._gateway = gateway
+        self._caller = caller
+        self._started = monotonic()
+        self._rollout: Rollout = gateway.open_rollout(
+            RolloutSpec(
+                job_id=target.job_id,
+                tenant=target.tenant,
+                split=target.split,
+                seed=seed,
+                sample=sample,
+                policy=target.policy,
+                prompt=target.prompt,
+            )
+        )
+
+    async def run(self) -> Outcome:
+        """Send the rollout and read its reward. Never raises but when it is cancelled: then call `cut`."""
+        answer: Answer | None = None
+        failure: Failure | None = None
+        try:
+            answer = await self._caller.post(
+                self._target.app, "/rollout", self._request(), timeout_s=self._target.timeout_s
+            )
+        except TimeoutError:
+            failure = Failure(f"no answer within {self._target.timeout_s:g} s", "timeout")
+        except Unreachable as error:
+            failure = Failure(f"task app is unreachable ({error})", "unreachable")
+        use = self._gateway.close_rollout(self._rollout)
+        document: object = None
+        if failure is None:
+            assert answer is not None
+            failure, document = read_answer(answer, self._target.app, self._rollout.correlation_id)
+        reading = read_reward(document) if failure is None else RewardReading(None, None)
+        if failure is None or failure.kind == "task_app":
+            failure = self._judge(failure, reading, use)
+        return Outcome(
+            self._row(use, reading, failure), document if isinstance(document, Mapping) else None, use
+        )
+
+    def cut(self, failure: Failure) -> Outcome:
+        """End the rollout without waiting for the task app; what its calls have cost is kept."""
+        use = self._gateway.close_rollout(self._rollout)
+        return Outcome(self._row(use, RewardReading(None, None), failure), None, use)
+
+    def _request(self) -> dict[str, Any]:
+        target = self._target
+        env: dict[str, Any] = {"config": dict(target.env_config), "seed": self._seed}
+        if target.env_name is not None:
+            env["env_name"] = target.env_name
+        return {
+            "trace_correlation_id": self._rollout.correlation_id,
+            "env": env,
+            "policy": {"config": {**target.policy, "inference_url": self._rollout.inference_url}},
+            "safety": {"max_time_s": target.timeout_s},
+        }
+
+    def _judge(self, failure: Failure | None, reading: RewardReading, use: RolloutUse) -> Failure | None:
+        """Name what went wrong in the end: the model, the task app, its reward, or the prompt."""
+        model_error = use.calls[-1].error if use.calls else None
+        if failure is not None:
+            if model_error is None:
+                return failure
+            return Failure(f"{failure.error}; its last model call failed: {shorten(model_error)}", "model")
+        if use.calls and all(call.error is not None for call in use.calls):
+            # An app that turns a dead model into a reward of 0 must not pass for a bad prompt.
+            count = "the only model call" if len(use.calls) == 1 else f"all {len(use.calls)} model calls"
+            return Failure(f"{count} failed: {shorten(model_error or '')}", "model")
+        if reading.reason is not None:
+            return Failure(reading.reason, "no_reward")
+        if self._target.prompt is not None and use.prompt_applied is not True:
+            reason = use.prompt_reason or "the gateway saw no model call that it could be applied to"
+            return Failure(f"prompt not applied: {reason}", "prompt_not_applied")
+        return None
+
+    def _row(self, use: RolloutUse, reading: RewardReading, failure: Failure | None) -> EvalRow:
+        reward = reading.reward if failure is None else None
+        row = EvalRow(
+            seed=self._seed,
+            split=self._target.split,
+            sample=self._sample,
+            score=reward,
+            outcome_reward=reward,
+            tokens=use.tokens,
+            cost_usd=use.cost_usd,
+            latency_ms=round((monotonic() - self._started) * 1000, 3),
+            error=None if failure is None else failure.error,
+            error_kind=None if failure is None else failure.kind,
+            calls=len(use.calls),
+            correlation_id=self._rollout.correlation_id,
+            prompt_source=self._target.prompt_source,
+            prompt_fingerprint=use.prompt_fingerprint,
+            query=use.query,
+            answer=use.answer,
+            objectives=dict(reading.objectives),
+            details=dict(reading.details),
+        )
+        return hide(row, self._target.secrets)
+
+
+@dataclass(frozen=True)
+class RolloutRunner:
+    """Opens rollouts; all jobs share it."""
+
+    gateway: Gateway
+    caller: TaskAppCaller
+
+    def open(self, target: Target, seed: int, sample: int) -> RunningRollout:
+        return RunningRollout(target, seed, sample, self.gateway, self.caller)
+
+
+def read_answer(answer: Answer, app: TaskApp, correlation_id: str) -> tuple[Failure | None, object]:
+    """Decode the answer to a rollout; a failure says what is wrong with it."""
+    if answer.status != 200:
+        if answer.is_refusal:
+            return Failure(refusal(app, "POST /rollout", answer.status), "refused"), None
+        return Failure(f"task app answered {answer.status}: {answer.text}", "task_app"), None
+    try:
+        document = answer.json()
+    except ValueError:
+        return Failure(f"task app answered with text instead of JSON: {answer.text}", "task_app"), None
+    if not isinstance(document, Mapping):
+        return None, document
+    echoed = document.get("trace_correlation_id")
+    if echoed is not None and echoed != correlation_id:
+        return Failure(
+            f"task app answered for another rollout: its trace_correlation_id is {shorten(repr(echoed), 80)}"
+            f" instead of {correlation_id!r}",
+            "task_app",
+        ), document
+    state = document.get("success_status")
+    if state in _FAILED_STATES:
+        said = document.get("status_detail")
+        return Failure(
+            f"task app reports {state}" + (f": {shorten(said)}" if isinstance(said, str) else ""), "task_app"
+        ), document
+    return None, document
+
+
+def hide(row: EvalRow, secrets: Sequence[str]) -> EvalRow:
+    """Take secrets out of a row's texts; what is shorter than `_SECRET_CHARS` is a word, not a secret."""
+    hidden = [secret for secret in secrets if len(secret) >= _SECRET_CHARS]
+    if not hidden:
+        return row
+    return row.model_copy(
+        update={
+            name: _without(getattr(row, name), hidden) for name in ("error", "query", "answer", "details")
+        }
+    )
+
+
+def _without(value: object, secrets: Sequence[str]) -> object:
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, _HIDDEN)
+        return value
+    if isinstance(value, Mapping):
+        return {_without(name, secrets): _without(item, secrets) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without(item, secrets) for item in value]
+    return value

@@ -1,0 +1,115 @@
+"""Start the embedded backend in a thread of this process, and stop it for certain."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pytest_synth._serving import ServerThread, bind_loopback
+from pytest_synth.backend.app import BackendApp
+from pytest_synth.backend.gateway import Gateway
+from pytest_synth.backend.store import RootSecret, Store, Tenants
+from pytest_synth.errors import ConfigError
+
+_CUT_S = 1.0  # for jobs to let go of what they hold; they need milliseconds
+
+
+@dataclass(frozen=True)
+class BackendSettings:
+    """How a backend is started.
+
+    Attributes:
+        host, port: Where it listens; port 0 lets the system choose.
+        db: File that keeps jobs and keys beyond the process, with `<db>.key` beside it. None: a temporary
+            file that is removed at the stop.
+        local_key: API key of the machine's own user. None: a random one, for the same `db` the same.
+        concurrency: Rollouts in flight in the whole backend.
+        resume: Go on with the unfinished jobs of `db`.
+        environ: Where keys and base URLs of model providers are read. None: the process's environment.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    db: Path | None = None
+    local_key: str | None = field(default=None, repr=False)
+    concurrency: int = 16
+    resume: bool = False
+    environ: Mapping[str, str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ConfigError(f"concurrency is {self.concurrency}; it must be at least 1")
+        if self.local_key is not None and len(self.local_key) < 16:
+            raise ConfigError("local_key is shorter than 16 characters; leave it out for a random one")
+
+
+class RunningBackend:
+    """A backend that serves until `stop`, or until its `with` block is left.
+
+    Attributes:
+        url: Base URL, without `/api`.
+        key: Local API key.
+    """
+
+    def __init__(self, settings: BackendSettings) -> None:
+        self._stack = ExitStack()
+        with ExitStack() as stack:  # unwinds what was opened when a later step fails
+            environ = dict(os.environ if settings.environ is None else settings.environ)
+            if settings.db is None:
+                folder = Path(tempfile.mkdtemp(prefix="pytest-synth-"))
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                path, root = folder / "backend.sqlite", RootSecret.random()
+            else:
+                path, root = settings.db, RootSecret.beside(settings.db)
+            self.key = settings.local_key if settings.local_key is not None else root.local_key
+            store = stack.enter_context(Store(path, root))
+            tenants = Tenants(store.api_keys, self.key)
+            self._app = BackendApp(
+                store=store,
+                tenants=tenants,
+                gateway=Gateway(environ=environ, authorize=tenants.authorize),
+                environ=environ,
+                concurrency=settings.concurrency,
+                resume=settings.resume,
+            )
+            try:
+                sock = bind_loopback(settings.port, settings.host)
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error};"
+                    " port 0 takes a free one"
+                ) from error
+            server = ServerThread(self._app.asgi, sock=sock, name="synth-backend")
+            self.url = server.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+            self._app.gateway.base_url = self.url
+            stack.enter_context(server)
+            stack.callback(self._app.cut, _CUT_S)
+            self._stack = stack.pop_all()
+
+    def stop(self) -> None:
+        """Cut what runs, stop serving, remove the temporary database. A second call does nothing."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start(settings: BackendSettings | None = None) -> RunningBackend:
+    """Start a backend; it serves when this returns.
+
+    Raises:
+        ConfigError: If the port is taken, or the database is in use, newer, or none of ours.
+    """
+    return RunningBackend(settings if settings is not None else BackendSettings())
