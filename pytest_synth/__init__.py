@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_synth.client import EvalJob, EvalJobConfig, EvalResult, SynthClient
     from pytest_synth.contracts.rollouts import RolloutMetrics, RolloutRequest, RolloutResponse, TaskInfo
     from pytest_synth.localapi import LocalAPIConfig, create_local_api, task_app
+    from pytest_synth.plugin.gate import GateFailed, GateIncomplete
     from pytest_synth.prompts import Prompt, load_prompt
 
 _HOMES = {
@@ -27,6 +28,8 @@ _HOMES = {
     "RolloutRequest": "pytest_synth.contracts.rollouts",
     "RolloutResponse": "pytest_synth.contracts.rollouts",
     "TaskInfo": "pytest_synth.contracts.rollouts",
+    "GateFailed": "pytest_synth.plugin.gate",
+    "GateIncomplete": "pytest_synth.plugin.gate",
     "Prompt": "pytest_synth.prompts",
     "load_prompt": "pytest_synth.prompts",
 }
@@ -43,6 +46,8 @@ __all__ = [
     "RolloutRequest",
     "RolloutResponse",
     "TaskInfo",
+    "GateFailed",
+    "GateIncomplete",
     "Prompt",
     "load_prompt",
 ]

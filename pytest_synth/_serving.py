@@ -41,6 +41,24 @@ def bind_loopback(port: int = 0, host: str = "127.0.0.1") -> socket.socket:
     return sock
 
 
+class _LifespanWatch:
+    """Passes everything on to the app and keeps what its start-up raised; uvicorn would only log it."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.failure: BaseException | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            self.failure = error
+            raise
+
+
 class ServerThread:
     """An ASGI app served by uvicorn in a daemon thread with its own event loop.
 
@@ -61,8 +79,9 @@ class ServerThread:
         self.host: str = host
         self.port: int = port
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._watch = _LifespanWatch(app)
         config = uvicorn.Config(
-            app,
+            self._watch,
             log_config=None,
             log_level=logging.CRITICAL,
             access_log=False,
@@ -96,7 +115,8 @@ class ServerThread:
         while not self._server.started:
             if not self._thread.is_alive():
                 self._sock.close()
-                raise ServerDied("the app ended during its start-up") from self._failure
+                cause = self._watch.failure or self._failure
+                raise ServerDied("the app ended during its start-up") from cause
             if monotonic() > deadline:
                 self.stop()
                 raise ServerDied(f"the app did not finish its start-up within {START_S:.0f} s")

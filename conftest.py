@@ -1,0 +1,3 @@
+"""Settings of the whole repository's test run."""
+
+pytest_plugins = ["pytester"]

@@ -1,0 +1,36 @@
+"""Settings of a run of evals, wherever they were read from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TUNNELS = ("auto", "localhost", "cloudflare_quick", "cloudflare_managed", "cloudflare_managed_lease")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a run, checked.
+
+    Attributes:
+        app: Task app as `module:attribute`, for evals that bring none.
+        backend: `local`, `hosted` or a URL.
+        tunnel: One of `TUNNELS`.
+        provider, model: Policy of evals that name none.
+        concurrency: Rollouts in flight in the whole run.
+        rootpath: Folder that `app` is imported from.
+    """
+
+    app: str | None = None
+    backend: str = "local"
+    tunnel: str = "auto"
+    provider: str = "offline"
+    model: str = "lexical"
+    concurrency: int = 16
+    rootpath: Path = field(default_factory=Path.cwd)
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        """Policy of an eval that names none."""
+        return {"provider": self.provider, "model": self.model}

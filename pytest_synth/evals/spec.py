@@ -1,0 +1,171 @@
+"""The `synth_eval` marker, read once into a frozen value; every mistake is a line that names it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pytest_synth.errors import ConfigError
+from pytest_synth.prompts import Prompt
+
+ROLLOUT_TIMEOUT_S = 120.0  # for one rollout; a hung model must not hold a build for ten minutes
+
+
+class SpecError(ConfigError):
+    """An argument of the marker is wrong; the text names the argument and what is allowed."""
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """What an eval asks for, with every argument checked.
+
+    Attributes:
+        seeds: Rows of the split, without repetition, in the order given.
+        min_reward: Threshold for the mean reward, in [0, 1].
+        prompt: The prompt under test; None: the task app's own.
+        policy: Model, provider and sampling parameters; what it does not name comes from the options.
+        env_config: Goes to the task app as `env.config`; holds `split` if one was named.
+        samples: Rollouts for each seed.
+        max_concurrent: Rollouts of this eval in flight; None: the limit of the run.
+        timeout: Seconds for one rollout.
+        allow_missing: How many seeds may lack a reward.
+    """
+
+    seeds: tuple[int, ...]
+    min_reward: float | None = None
+    prompt: Prompt | None = None
+    policy: Mapping[str, Any] | None = None
+    env_name: str | None = None
+    env_config: Mapping[str, Any] | None = None
+    split: str | None = None
+    samples: int = 1
+    max_concurrent: int | None = None
+    timeout: float = ROLLOUT_TIMEOUT_S
+    allow_missing: int = 0
+
+    @property
+    def has_criterion(self) -> bool:
+        return self.min_reward is not None
+
+
+ARGUMENTS = tuple(f.name for f in fields(EvalSpec))
+
+
+def parse_eval(args: tuple[Any, ...], kwargs: Mapping[str, Any], *, base: Path) -> EvalSpec:
+    """Check the arguments of a `synth_eval` marker or call.
+
+    Args:
+        args, kwargs: As the user wrote them.
+        base: Folder that a relative path of a prompt file starts from.
+
+    Raises:
+        SpecError: For the first argument that is wrong.
+    """
+    given = dict(kwargs)
+    if len(args) > 1:
+        raise SpecError(f"takes seeds as its only positional argument, not {len(args)} of them")
+    if args:
+        if "seeds" in given:
+            raise SpecError("seeds is given twice, by position and by name")
+        given["seeds"] = args[0]
+    for name in given:
+        if name not in ARGUMENTS:
+            raise SpecError(f"unknown argument {name!r}; allowed: {', '.join(ARGUMENTS)}")
+    if "seeds" not in given:
+        raise SpecError("seeds is missing; give rows of the data set, as in seeds=range(50)")
+    checked = {name: _CHECKS[name](value) for name, value in given.items() if name != "prompt"}
+    if given.get("prompt") is not None:
+        try:
+            checked["prompt"] = Prompt.parse(given["prompt"], base=base)
+        except ConfigError as error:
+            raise SpecError(f"prompt: {error}") from error
+    split, config = checked.get("split"), dict(checked.get("env_config") or {})
+    if split is not None:
+        if config.get("split", split) != split:
+            raise SpecError(
+                f"split is {split!r} and env_config['split'] is {config['split']!r}; give one of them"
+            )
+        config["split"] = split
+    elif "split" in config:
+        checked["split"] = _text("env_config['split']")(config["split"])
+    checked["env_config"] = config or None
+    return EvalSpec(**{name: value for name, value in checked.items() if value is not None})
+
+
+def _seeds(value: object) -> tuple[int, ...]:
+    if not isinstance(value, range | list | tuple | Set):
+        raise SpecError(f"seeds is {value!r}; give a range or a list of whole numbers, as in range(50)")
+    seeds = tuple(sorted(value)) if isinstance(value, Set) else tuple(value)
+    if not seeds:
+        raise SpecError("seeds is empty; an eval needs at least one seed")
+    seen: set[int] = set()
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise SpecError(f"seeds holds {seed!r}; a seed is a whole number from 0")
+        if seed in seen:
+            raise SpecError(f"seeds holds {seed} twice; use samples= to run a seed several times")
+        seen.add(seed)
+    return seeds
+
+
+def _number(name: str, allowed: str, accept: Callable[[float], bool]) -> Callable[[object], float | None]:
+    def check(value: object) -> float | None:
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise SpecError(f"{name} is {value!r}; allowed: {allowed}")
+        if not accept(value):
+            raise SpecError(f"{name} is {value!r}; allowed: {allowed}")
+        return float(value)
+
+    return check
+
+
+def _count(name: str, least: int) -> Callable[[object], int | None]:
+    def check(value: object) -> int | None:
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise SpecError(f"{name} is {value!r}; allowed: a whole number from {least}")
+        return value
+
+    return check
+
+
+def _text(name: str) -> Callable[[object], str | None]:
+    def check(value: object) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value:
+            raise SpecError(f"{name} is {value!r}; allowed: a text that is not empty")
+        return value
+
+    return check
+
+
+def _mapping(name: str) -> Callable[[object], dict[str, Any] | None]:
+    def check(value: object) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise SpecError(f"{name} is {value!r}; allowed: a mapping with names as keys")
+        return dict(value)
+
+    return check
+
+
+_CHECKS: Mapping[str, Callable[[object], Any]] = {
+    "seeds": _seeds,
+    "min_reward": _number("min_reward", "a number in [0, 1]", lambda x: 0 <= x <= 1),
+    "policy": _mapping("policy"),
+    "env_name": _text("env_name"),
+    "env_config": _mapping("env_config"),
+    "split": _text("split"),
+    "samples": _count("samples", 1),
+    "max_concurrent": _count("max_concurrent", 1),
+    "timeout": _number("timeout", "seconds above 0", lambda x: x > 0),
+    "allow_missing": _count("allow_missing", 0),
+}

@@ -1,0 +1,131 @@
+"""Which collected tests are evals, what each asks for, and whether it may be submitted ahead of its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from pytest_synth.evals.settings import Settings
+from pytest_synth.evals.spec import EvalSpec, SpecError, parse_eval
+
+MARKER = "synth_eval"
+APP_FIXTURE = "synth_task_app"
+SUBMISSION_FIXTURE = "_synth_submission"
+_NEEDS_APP = frozenset({"synth_result", "synth_eval", "synth_tunnel"})
+
+
+@dataclass(frozen=True)
+class PlannedEval:
+    """One selected test that has to do with evals.
+
+    Attributes:
+        spec: What its marker asks for; None: it only uses our fixtures.
+        app_source: The fixture definition that gives its task app; tests of one source share an app.
+        eager: Whether its job may be submitted together with the first test of the same source.
+        position: Place in the order of the run.
+    """
+
+    item: pytest.Item
+    spec: EvalSpec | None
+    app_source: Any  # pytest's FixtureDef; compared by identity only
+    eager: bool
+    position: int
+
+
+def concerns_us(item: pytest.Item) -> bool:
+    """Say whether a collected item carries the marker or uses a fixture that needs the task app."""
+    return item.get_closest_marker(MARKER) is not None or not _NEEDS_APP.isdisjoint(
+        getattr(item, "fixturenames", ())
+    )
+
+
+def plan_items(items: Sequence[pytest.Item], settings: Settings) -> dict[str, PlannedEval]:
+    """Read the markers of all selected tests and prepare the tests for their submission.
+
+    Returns:
+        The tests that concern us by node id, in the order of the run.
+
+    Raises:
+        pytest.UsageError: One line for each test whose marker or set-up is wrong.
+    """
+    plans: dict[str, PlannedEval] = {}
+    mistakes: list[str] = []
+    for position, item in enumerate(items):
+        if not concerns_us(item):
+            continue
+        try:
+            plans[item.nodeid] = _plan(item, position, settings)
+        except SpecError as error:
+            mistakes.append(f"synth_eval on {item.nodeid}: {error}")
+    if mistakes:
+        raise pytest.UsageError(*mistakes)
+    for plan in plans.values():
+        # Added at the end: the test's own fixtures are set up first, and when one of them fails
+        # nothing is submitted.
+        names: list[str] = plan.item.fixturenames  # type: ignore[attr-defined]
+        names += [name for name in (APP_FIXTURE, SUBMISSION_FIXTURE) if name not in names]
+    return plans
+
+
+def _plan(item: pytest.Item, position: int, settings: Settings) -> PlannedEval:
+    marker = item.get_closest_marker(MARKER)
+    if marker is not None and not _is_plain_test(item):
+        raise SpecError(
+            "only a plain test function or method can carry it; a unittest.TestCase method "
+            "(or another kind of item) would never be gated"
+        )
+    spec = None
+    if marker is not None:
+        spec = parse_eval(marker.args, marker.kwargs, base=item.path.parent)
+        _check_policy(spec, settings)
+        if not spec.has_criterion and "synth_result" not in _fixture_names(item):
+            raise SpecError("no criterion; give min_reward, or let the test look at synth_result")
+    elif "synth_result" in _fixture_names(item):
+        raise SpecError("the fixture synth_result needs the marker, and the test has none")
+    source = _app_source(item)
+    if source is None or (_is_our_default(source) and settings.app is None):
+        raise SpecError(
+            "no task app; set synth_app = MODULE:ATTR in the ini file, pass --synth-app, "
+            "or override the fixture synth_task_app in conftest.py"
+        )
+    return PlannedEval(item, spec, source, spec is not None and _may_be_eager(item, source), position)
+
+
+def _fixture_names(item: pytest.Item) -> Sequence[str]:
+    return getattr(item, "fixturenames", ())
+
+
+def _is_plain_test(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function):
+        return False
+    bases = item.cls.__mro__ if item.cls is not None else ()
+    return not any(base.__module__.startswith("unittest.") for base in bases)
+
+
+def _check_policy(spec: EvalSpec, settings: Settings) -> None:
+    policy = spec.policy or {}
+    provider = policy.get("provider")
+    if provider is not None and provider != settings.provider and "model" not in policy:
+        raise SpecError(f"policy names provider {provider!r} without a model; add policy['model']")
+
+
+def _app_source(item: pytest.Item) -> Any:
+    # pytest has no public way to ask which override of a fixture a test sees before its set-up.
+    definitions = item.session._fixturemanager.getfixturedefs(APP_FIXTURE, item)
+    return definitions[-1] if definitions else None
+
+
+def _is_our_default(source: Any) -> bool:
+    return str(source.func.__module__) == "pytest_synth.plugin.fixtures"
+
+
+def _may_be_eager(item: pytest.Item, source: Any) -> bool:
+    """Only tests that will run spend: what may still be skipped waits for its own set-up."""
+    if source.scope != "session" or source.params:
+        return False
+    if item.get_closest_marker("skip") or item.get_closest_marker("skipif"):
+        return False
+    return not any(mark.kwargs.get("run", True) is False for mark in item.iter_markers("xfail"))

@@ -1,0 +1,115 @@
+"""Options of the command line and the ini file, and the settings that follow from them.
+
+One rule for all: flag, then environment (`PYTEST_SYNTH_<NAME>`), then ini file, then default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pytest
+
+from pytest_synth.evals.settings import TUNNELS, Settings
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: `--synth-<name>`, ini value `synth_<name>`, variable `PYTEST_SYNTH_<NAME>`."""
+
+    name: str
+    default: str | None
+    metavar: str
+    help: str
+
+    @property
+    def flag(self) -> str:
+        return "--synth-" + self.name.replace("_", "-")
+
+    @property
+    def dest(self) -> str:
+        return "synth_" + self.name
+
+    @property
+    def variable(self) -> str:
+        return "PYTEST_SYNTH_" + self.name.upper()
+
+
+OPTIONS = (
+    Option("app", None, "MODULE:ATTR", "task app, or a function without arguments that makes it"),
+    Option(
+        "backend",
+        "local",
+        "local|hosted|URL",
+        "backend that runs the jobs: embedded, the hosted service, or a URL",
+    ),
+    Option("tunnel", "auto", "KIND", "way from the backend to the task app: " + ", ".join(TUNNELS)),
+    Option("provider", "offline", "NAME", "model provider of tests that name none"),
+    Option("model", "lexical", "NAME", "model of tests that name none"),
+    Option("concurrency", "16", "N", "rollouts in flight in the whole run"),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("synth", "pytest-synth: evals of prompts")
+    for option in OPTIONS:
+        suffix = f" (default: {option.default})" if option.default else ""
+        group.addoption(
+            option.flag, dest=option.dest, metavar=option.metavar, default=None, help=option.help + suffix
+        )
+        parser.addini(option.dest, f"{option.help}{suffix}", default=None)
+
+
+def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read and check all settings.
+
+    Raises:
+        pytest.UsageError: If a value is not allowed; it names the option, the value and where it came from.
+    """
+
+    def value(name: str) -> tuple[str | None, str]:
+        option = next(o for o in OPTIONS if o.name == name)
+        flag = config.getoption(option.dest)
+        if flag is not None:
+            return str(flag), option.flag
+        if environ.get(option.variable):
+            return environ[option.variable], option.variable
+        ini = config.getini(option.dest)
+        if ini:
+            return str(ini), f"ini value {option.dest}"
+        return option.default, option.flag
+
+    def checked(name: str, allowed: str, accept: Callable[[str], bool]) -> str:
+        text, origin = value(name)
+        assert text is not None
+        if not accept(text):
+            raise pytest.UsageError(f"{origin}: {text!r} is not allowed; use {allowed}")
+        return text
+
+    app, app_origin = value("app")
+    if app is not None and not app.replace(":", "", 1).replace(".", "").replace("_", "").isalnum():
+        raise pytest.UsageError(f"{app_origin}: {app!r} is not allowed; use MODULE:ATTR, as in my_app:app")
+    if app is not None and (app.count(":") != 1 or app.startswith(":") or app.endswith(":")):
+        raise pytest.UsageError(f"{app_origin}: {app!r} is not allowed; use MODULE:ATTR, as in my_app:app")
+    provider, _ = value("provider")
+    model, _ = value("model")
+    if provider != "offline" and model == "lexical":
+        raise pytest.UsageError(f"provider {provider!r} is named without a model; add --synth-model")
+    return Settings(
+        app=app,
+        backend=checked(
+            "backend",
+            "local, hosted or a URL (http:// or https://)",
+            lambda text: text in ("local", "hosted") or text.startswith(("http://", "https://")),
+        ),
+        tunnel=checked("tunnel", ", ".join(TUNNELS), lambda text: text in TUNNELS),
+        provider=provider or "offline",
+        model=model or "lexical",
+        concurrency=int(
+            checked(
+                "concurrency", "a whole number from 1", lambda t: t.isascii() and t.isdigit() and int(t) > 0
+            )
+        ),
+        rootpath=config.rootpath,
+    )

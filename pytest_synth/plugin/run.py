@@ -1,0 +1,200 @@
+"""One pytest session with evals in it: submission, gate, rows. Registered when the first one is collected."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_synth.evals.entries import ENTRY_ATTRIBUTE, entry_from_report, entry_to_report, make_entry
+from pytest_synth.evals.jobs import EvalJobs, Request
+from pytest_synth.evals.resources import AppAddress, CurrentTunnel, Resources
+from pytest_synth.evals.settings import Settings
+from pytest_synth.evals.spec import SpecError, parse_eval
+from pytest_synth.plugin.gate import enforce
+from pytest_synth.plugin.items import PlannedEval, plan_items
+from pytest_synth.plugin.options import read_settings
+from pytest_synth.plugin.progress import ProgressLine
+from pytest_synth.plugin.summary import header_line, write_summary
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+    from pytest_synth.client import EvalResult
+    from pytest_synth.contracts.evals import PromptSource
+    from pytest_synth.gates import Verdict
+    from pytest_synth.report import EvalEntry
+
+PLUGIN_NAME = "synth-run"
+
+
+@dataclass(frozen=True)
+class EvalOutcome:
+    """A finished eval: what came back, what the gate says, and the row for the reports."""
+
+    result: EvalResult
+    verdict: Verdict | None
+    entry: EvalEntry
+
+
+class SynthRun:
+    """Holds the evals of one session and what they need.
+
+    Args:
+        settings: The checked options.
+        plans: The tests that concern us by node id, in the order of the run.
+        config: Of the session; for terminal and verbosity only.
+    """
+
+    def __init__(self, settings: Settings, plans: dict[str, PlannedEval], config: pytest.Config) -> None:
+        self.settings = settings
+        self.plans = plans
+        self.resources = Resources(settings)
+        self._config = config
+        self._is_worker = hasattr(config, "workerinput")
+        run_id = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+        self._jobs = EvalJobs(self.resources, settings, run_id + worker)
+        self._outcomes: dict[str, EvalOutcome] = {}
+        self._calls: dict[str, int] = {}
+        self._unsent: dict[str, list[EvalEntry]] = {}
+        self._entries: dict[str, list[EvalEntry]] = {}
+        self._app: object | None = None
+        self._progress = ProgressLine(config)
+
+    # What the fixtures call
+
+    def submit(self, item: pytest.Item, app: object) -> None:
+        """Submit the test's eval, and those that share its app and need not wait for their turn."""
+        self._app = app
+        own = self.plans.get(item.nodeid)
+        if own is None or own.spec is None:
+            return
+        self._jobs.submit(_request(own), app)
+        if not own.eager:
+            return
+        for plan in self.plans.values():
+            if plan.eager and plan.app_source is own.app_source:
+                self._jobs.submit(_request(plan), app)
+
+    def outcome(self, node_id: str) -> EvalOutcome:
+        """Wait for the eval of a marked test and judge it; kept for a rerun."""
+        if node_id not in self._outcomes:
+            request = _request(self.plans[node_id])
+            with self._progress.of(node_id) as report:
+                result = self._jobs.wait(request, report)
+            verdict, entry = make_entry(node_id, request, result, self.settings)
+            self._outcomes[node_id] = EvalOutcome(result, verdict, entry)
+            self._unsent.setdefault(node_id, []).append(entry)
+        return self._outcomes[node_id]
+
+    def call_for(self, item: pytest.Item) -> Callable[..., EvalResult]:
+        """The function behind the fixture `synth_eval`, for one test."""
+        app = self._app
+
+        def synth_eval(*args: Any, **kwargs: Any) -> EvalResult:
+            try:
+                spec = parse_eval(args, kwargs, base=item.path.parent)
+            except SpecError as error:
+                raise pytest.UsageError(f"synth_eval in {item.nodeid}: {error}") from None
+            if spec.has_criterion:
+                raise pytest.UsageError(
+                    f"synth_eval in {item.nodeid}: min_reward is for the marker; assert on the result"
+                )
+            number = self._calls[item.nodeid] = self._calls.get(item.nodeid, 0) + 1
+            position = self.plans[item.nodeid].position if item.nodeid in self.plans else 0
+            key = f"{item.nodeid}[call {number}]"
+            request = Request(key, spec, position, "call" if spec.prompt is not None else "app")
+            self._jobs.submit(request, app)
+            with self._progress.of(key) as report:
+                result = self._jobs.wait(request, report)
+            _, entry = make_entry(key, request, result, self.settings)
+            self._unsent.setdefault(item.nodeid, []).append(entry)
+            return result
+
+        return synth_eval
+
+    def current_tunnel(self, app: object) -> CurrentTunnel:
+        """The session's tunnel object; until a test has named its app, the given one counts."""
+        if self._app is None:
+            self._app = app
+        return CurrentTunnel(self._address)
+
+    def _address(self) -> AppAddress:
+        return self.resources.address_of(self._app)
+
+    # Hooks
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+        plan = self.plans.get(pyfuncitem.nodeid)
+        if plan is not None and plan.spec is not None:
+            outcome = self.outcome(pyfuncitem.nodeid)
+            if plan.spec.has_criterion:
+                enforce(outcome.entry)
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if report.when == "call" or (report.when == "setup" and report.failed):
+            entries = self._unsent.pop(item.nodeid, [])
+            if entries:
+                setattr(report, ENTRY_ATTRIBUTE, entry_to_report(entries))
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        entries = entry_from_report(report)
+        if entries:
+            self._entries.setdefault(report.nodeid, []).extend(entries)
+
+    def pytest_report_collectionfinish(self) -> str | None:
+        evals = sum(plan.spec is not None for plan in self.plans.values())
+        return header_line(self.settings, evals) if evals and self._config.get_verbosity() >= 0 else None
+
+    def summarise(self, reporter: TerminalReporter) -> None:
+        write_summary(reporter, [entry for entries in self._entries.values() for entry in entries])
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        self._jobs.cancel_all()
+
+    def pytest_unconfigure(self) -> None:
+        self.resources.close()
+
+
+def run_of(session: pytest.Session) -> SynthRun:
+    """The run of a session; made at the first call.
+
+    Raises:
+        pytest.UsageError: If an option or the marker of a selected test is wrong. A worker of
+            pytest-xdist sends the text to the controller instead, which raises it once.
+    """
+    config = session.config
+    run = config.pluginmanager.get_plugin(PLUGIN_NAME)
+    if run is None:
+        try:
+            settings = read_settings(config)
+            plans = plan_items(session.items, settings)
+        except pytest.UsageError as error:
+            if not hasattr(config, "workeroutput"):
+                raise
+            config.workeroutput["synth_usage_error"] = list(map(str, error.args))
+            session.items.clear()
+            settings, plans = Settings(rootpath=config.rootpath), {}
+        run = SynthRun(settings, plans, config)
+        config.pluginmanager.register(run, PLUGIN_NAME)
+    assert isinstance(run, SynthRun)
+    return run
+
+
+def _request(plan: PlannedEval) -> Request:
+    assert plan.spec is not None
+    source: PromptSource = "marker" if plan.spec.prompt is not None else "app"
+    return Request(plan.item.nodeid, plan.spec, plan.position, source)

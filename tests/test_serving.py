@@ -1,0 +1,86 @@
+"""Servers in threads: they start, say why they did not, and always end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from pytest_synth._serving import GRACE_S, ServerDied, ServerThread, bind_loopback
+
+
+async def hello(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("hello")
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def test_app_is_served_and_the_port_is_free_again_after_the_stop() -> None:
+    with ServerThread(Starlette(routes=[Route("/", hello)])) as server:
+        assert get(server.url) == "hello"
+    assert not server.is_alive
+    with pytest.raises(urllib.error.URLError):
+        get(server.url)
+    bind_loopback(server.port).close()
+
+
+def test_client_that_connects_before_the_server_runs_is_served() -> None:
+    sock = bind_loopback()
+    answers: list[str] = []
+    early = threading.Thread(target=lambda: answers.append(get(f"http://127.0.0.1:{sock.getsockname()[1]}")))
+    early.start()
+    with ServerThread(Starlette(routes=[Route("/", hello)]), sock=sock):
+        early.join(10)
+    assert answers == ["hello"]
+
+
+def test_failed_start_up_names_the_exception_of_the_app() -> None:
+    @asynccontextmanager
+    async def broken(app: Starlette) -> AsyncIterator[None]:
+        raise ValueError("no data folder")
+        yield
+
+    with pytest.raises(ServerDied) as caught:
+        ServerThread(Starlette(lifespan=broken)).start()
+    assert repr(caught.value.__cause__) == "ValueError('no data folder')"
+
+
+def test_stop_cuts_a_request_that_does_not_end() -> None:
+    async def hang(request: Request) -> PlainTextResponse:
+        await asyncio.sleep(60)
+        return PlainTextResponse("late")
+
+    server = ServerThread(Starlette(routes=[Route("/", hang)])).start()
+
+    def ask() -> None:
+        with pytest.raises(OSError, match=r".*"):
+            get(server.url)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    time.sleep(0.1)
+    before = time.monotonic()
+    server.stop()
+    assert time.monotonic() - before < GRACE_S + 1
+    assert not server.is_alive
+    client.join(5)
+
+
+def test_taken_port_is_an_error_and_its_owner_stays_alive() -> None:
+    with ServerThread(Starlette(routes=[Route("/", hello)])) as server:
+        with pytest.raises(OSError, match="in use"):
+            bind_loopback(server.port)
+        assert get(server.url) == "hello"
