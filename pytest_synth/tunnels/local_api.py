@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pytest_synth._serving import ServerDied, ServerThread, bind_loopback
 from pytest_synth.errors import ConfigError, TaskAppError
-from pytest_synth.tunnels.opening import open_tunnel
+from pytest_synth.tunnels.opening import make_tunnel
 from pytest_synth.tunnels.tunnel import Tunnel, TunnelBackend
 
 
@@ -63,9 +63,12 @@ class TunneledLocalAPI:
             progress: Say on stderr what is being waited for.
         """
         key = env_api_key or os.environ.get("ENVIRONMENT_API_KEY") or None
-        tunnel = await asyncio.to_thread(open_tunnel, local_port, backend, probe_key=key)
-        if progress:
-            sys.stderr.write(f"task app reachable at {tunnel.url}\n")
+        tunnel = make_tunnel(local_port, backend, probe_key=key, progress=_to_stderr if progress else None)
+        try:
+            await asyncio.to_thread(tunnel.open)
+        except BaseException:  # a cancelled task, too: the thread goes on waiting until the tunnel is closed
+            tunnel.close()
+            raise
         return cls(tunnel)
 
     @classmethod
@@ -118,6 +121,10 @@ class TunneledLocalAPI:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self.close)
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def _serve(app: Any, port: int | None) -> ServerThread:

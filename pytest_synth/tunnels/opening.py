@@ -2,25 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pytest_synth.errors import ConfigError
+from pytest_synth.tunnels.binary import find_cloudflared
+from pytest_synth.tunnels.keeper import CloudflaredTunnel, Timings
+from pytest_synth.tunnels.probe import PublicResolver, Resolve
+from pytest_synth.tunnels.source import Source
 from pytest_synth.tunnels.tunnel import LocalhostTunnel, Tunnel, TunnelBackend
 
+_TIMINGS = Timings()
 
-def open_tunnel(port: int, kind: TunnelBackend | str, *, probe_key: str | None = None) -> Tunnel:
+
+def open_tunnel(
+    port: int,
+    kind: TunnelBackend | str,
+    *,
+    probe_key: str | None = None,
+    progress: Callable[[str], None] | None = None,
+    resolve: Resolve | None = None,
+    timings: Timings = _TIMINGS,
+) -> Tunnel:
     """Open a tunnel to `127.0.0.1:port` and return it once the task app answers through it.
 
-    Args:
-        port: Where the task app listens.
-        kind: Kind of the tunnel, or its value as text.
-        probe_key: The task app's key, sent as `X-API-Key` when its `/health` is asked.
+    Args: those of `make_tunnel`.
 
     Raises:
         ConfigError: If there is no such kind; it names those that there are.
+        TunnelError: If the tunnel cannot be opened; it says why and what to do.
+    """
+    tunnel = make_tunnel(port, kind, probe_key=probe_key, progress=progress, resolve=resolve, timings=timings)
+    tunnel.open()
+    return tunnel
+
+
+def make_tunnel(
+    port: int,
+    kind: TunnelBackend | str,
+    *,
+    probe_key: str | None = None,
+    progress: Callable[[str], None] | None = None,
+    resolve: Resolve | None = None,
+    timings: Timings = _TIMINGS,
+) -> Tunnel:
+    """Make a tunnel that is not open yet.
+
+    Args:
+        port: Where the task app listens, on 127.0.0.1.
+        kind: Kind of the tunnel, or its value as text.
+        probe_key: The task app's key, sent as `X-API-Key` when its `/health` is asked.
+        progress: Told what is being waited for, from another thread.
+        resolve: Name resolution for that question.
+        timings: All waiting.
+
+    Raises:
+        ConfigError: If there is no such kind; it names those that there are.
+        TunnelError: If cloudflared is needed and not there.
     """
     backend = parse_kind(kind)
     if backend is TunnelBackend.Localhost:
         return LocalhostTunnel(port)
-    raise ConfigError(f"tunnel {backend.value!r} is not available")
+    if backend is TunnelBackend.CloudflareQuickTunnel:
+        source = Source(port)
+    else:
+        raise ConfigError(f"tunnel {backend.value!r} is not available")
+    return CloudflaredTunnel(
+        source,
+        binary=find_cloudflared(),
+        probe_key=probe_key,
+        resolve=resolve or PublicResolver(),
+        timings=timings,
+        progress=progress,
+    )
 
 
 def parse_kind(kind: TunnelBackend | str) -> TunnelBackend:

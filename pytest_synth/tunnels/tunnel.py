@@ -20,10 +20,10 @@ class TunnelBackend(StrEnum):
 
 
 class Tunnel(ABC):
-    """An open tunnel to a port of 127.0.0.1; closed by `close` or at the end of its `with` block.
+    """A tunnel to a port of 127.0.0.1; closed by `close` or at the end of its `with` block.
 
-    The attributes may be read from any thread and change under way: whoever submits jobs keeps the
-    `generation` it used, and compares it.
+    The attributes may be read from any thread, and change when the tunnel is restarted: whoever gives the
+    URL away reads `generation` first, then `url`, and looks later whether `generation` is still the same.
 
     Attributes:
         backend: Kind of the tunnel.
@@ -55,6 +55,14 @@ class Tunnel(ABC):
         """Neither closed nor dead for good."""
 
     @abstractmethod
+    def open(self) -> None:
+        """Open the tunnel and return once the task app answers through it; called once.
+
+        Raises:
+            TunnelError: If that cannot be; what was started is ended.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Close the tunnel and end what it started; a second call does nothing."""
 
@@ -72,7 +80,7 @@ class LocalhostTunnel(Tunnel):
 
     def __init__(self, port: int) -> None:
         super().__init__(TunnelBackend.Localhost, port)
-        self._is_open = True
+        self._is_open = False
 
     @property
     def url(self) -> str:
@@ -90,6 +98,9 @@ class LocalhostTunnel(Tunnel):
     @property
     def is_alive(self) -> bool:
         return self._is_open
+
+    def open(self) -> None:
+        self._is_open = True
 
     def close(self) -> None:
         self._is_open = False

@@ -1,0 +1,433 @@
+"""Quick tunnels through an executable that behaves like cloudflared, over real HTTPS on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.cloudflared import CA_FILE, FakeCloudflared, Run, is_running
+
+from pytest_synth._serving import ServerThread
+from pytest_synth.errors import TunnelError
+from pytest_synth.tunnels import Tunnel, TunnelBackend, TunneledLocalAPI, open_tunnel
+from pytest_synth.tunnels.keeper import Timings
+from pytest_synth.tunnels.probe import get_public
+
+KEY = "environment-key-of-the-test"
+FAST = Timings(
+    ready_s=10.0, poll_s=0.01, probe_s=0.01, watch_s=0.01, outage_s=0.1, pause_s=0.01, stop_s=5.0, restarts=3
+)
+
+
+class TaskApp:
+    """Answers `/health` by its key, all else with what it was sent; counts the requests."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        key = dict(scope["headers"]).get(b"x-api-key", b"").decode()
+        if scope["path"] == "/health":
+            self.keys.append(key)
+        body = (await receive()).get("body", b"")
+        status = 200 if key == KEY else 400
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": scope["path"].encode() + b" " + body})
+
+
+@pytest.fixture(autouse=True)
+def _edge_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(CA_FILE))
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCloudflared]:
+    """The fake on PATH; nothing of it, and no thread of ours, is left at the end."""
+    threads = set(threading.enumerate())
+    fake = FakeCloudflared(tmp_path)
+    monkeypatch.delenv("SYNTH_CLOUDFLARED", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    yield fake
+    assert fake.left_behind() == []
+    left = [t.name for t in set(threading.enumerate()) - threads if not t.name.startswith("asyncio_")]
+    assert left == []
+
+
+@pytest.fixture
+def app() -> TaskApp:
+    return TaskApp()
+
+
+@pytest.fixture
+def port(app: TaskApp) -> Iterator[int]:
+    with ServerThread(app) as server:
+        yield server.port
+
+
+def quick(port: int, fake: FakeCloudflared, timings: Timings = FAST, **options: Any) -> Tunnel:
+    return open_tunnel(
+        port, "cloudflare_quick", probe_key=KEY, resolve=fake.resolve, timings=timings, **options
+    )
+
+
+def refusal(port: int, fake: FakeCloudflared, run: Run, timings: Timings = FAST) -> str:
+    fake.order(run)
+    with pytest.raises(TunnelError) as caught:
+        quick(port, fake, timings)
+    return str(caught.value)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "waited 20 s in vain"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("log", ["text", "json"])
+@pytest.mark.parametrize("has_quicktunnel", [True, False], ids=["from-metrics", "from-log"])
+def test_requests_travel_through_the_public_url(
+    port: int, fake: FakeCloudflared, app: TaskApp, log: Any, has_quicktunnel: bool
+) -> None:
+    fake.order(Run(log=log, has_quicktunnel=has_quicktunnel, noise=3))
+    with quick(port, fake) as tunnel:
+        assert tunnel.url == "https://calm-words-fit-well.trycloudflare.com"
+        assert tunnel.backend is TunnelBackend.CloudflareQuickTunnel
+        assert tunnel.is_alive
+        answer = get_public(f"{tunnel.url}/task_info?seed=3", {"X-API-Key": KEY}, fake.resolve)
+    assert answer == (200, b"/task_info ")
+    assert app.keys == [KEY]
+    assert not tunnel.is_alive
+    assert tunnel.failure is None
+
+
+def test_cloudflared_gets_loopback_and_neither_updates_nor_reads_the_users_file(
+    port: int, fake: FakeCloudflared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNNEL_TOKEN", "of-another-tunnel")
+    with quick(port, fake):
+        [start] = fake.starts()
+    assert start.arguments == (
+        "tunnel",
+        "--no-autoupdate",
+        "--metrics",
+        f"127.0.0.1:{start.metrics}",
+        "--config",
+        os.devnull,
+        "--url",
+        f"http://127.0.0.1:{port}",
+    )
+    assert start.token is None
+
+
+def test_synth_cloudflared_names_the_binary(
+    port: int, fake: FakeCloudflared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNTH_CLOUDFLARED", str(fake.path))
+    monkeypatch.setenv("PATH", "/nowhere")
+    with quick(port, fake):
+        assert len(fake.starts()) == 1
+
+
+def test_a_missing_binary_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SYNTH_CLOUDFLARED", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        TunnelError, match=r"cloudflared is not installed .* install it \(https://.*CLOUDFLARED"
+    ):
+        open_tunnel(1, "cloudflare_quick")
+
+
+def test_a_wrong_synth_cloudflared_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no program")
+    monkeypatch.setenv("SYNTH_CLOUDFLARED", str(text))
+    with pytest.raises(TunnelError) as caught:
+        open_tunnel(1, "cloudflare_quick")
+    assert str(caught.value) == (
+        f"SYNTH_CLOUDFLARED is {str(text)!r}, which is no executable file; set it to the path of cloudflared"
+    )
+
+
+@pytest.mark.parametrize("log", ["text", "json"])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        pytest.param(
+            "rate_limited",
+            "Cloudflare gives no quick tunnel now, too many were asked for (429); its last line was "
+            "\"failed to unmarshal quick Tunnel: invalid character 'e' looking for beginning of value\"; "
+            "wait some minutes, or use the tunnel cloudflare_managed",
+            id="rate-limited",
+        ),
+        pytest.param(
+            "no_network",
+            "cloudflared cannot reach Cloudflare; its last line was 'failed to request quick Tunnel: "
+            'Post "https://api.trycloudflare.com/tunnel": dial tcp: lookup api.trycloudflare.com: '
+            "no such host'; check this machine's network, DNS and firewall, or use a backend on this machine",
+            id="no-network",
+        ),
+        pytest.param(
+            "crash",
+            "cloudflared ended at its start with exit code 2; its last line was 'panic: runtime error: "
+            "invalid memory address or nil pointer dereference'; "
+            "run `cloudflared tunnel --url http://127.0.0.1:8000` by hand to see more",
+            id="crash",
+        ),
+    ],
+)
+def test_an_early_end_has_its_own_words(
+    port: int, fake: FakeCloudflared, fault: Any, words: str, log: Any
+) -> None:
+    assert refusal(port, fake, Run(fault=fault, log=log)) == words
+    assert len(fake.starts()) == 1
+
+
+def test_no_name_in_time_is_told(port: int, fake: FakeCloudflared) -> None:
+    assert refusal(port, fake, Run(fault="silent"), replace(FAST, ready_s=1)).startswith(
+        "cloudflared printed no public URL within 1 s; its last line was "
+    )
+
+
+def test_no_connection_in_time_is_told(port: int, fake: FakeCloudflared) -> None:
+    words = refusal(port, fake, Run(fault="unreachable", log="json"), replace(FAST, ready_s=1))
+    assert words == (
+        "cloudflared has no connection to Cloudflare after 1 s; its last line was 'Unable to establish "
+        "connection with Cloudflare edge failed to dial to edge'; "
+        "it needs outgoing UDP or TCP to port 7844: look at the firewall"
+    )
+
+
+def test_a_printed_url_alone_is_not_ready(port: int, fake: FakeCloudflared, app: TaskApp) -> None:
+    fake.order(Run(connect_after_s=0.3, edge_faults=(530, 404, 502, 503)))
+    with quick(port, fake):
+        pass
+    assert app.keys == [KEY], "only the fifth request through the edge reached the task app"
+
+
+def test_a_name_that_is_not_in_the_dns_yet_is_waited_for(port: int, fake: FakeCloudflared) -> None:
+    asked: list[str] = []
+
+    def resolve(host: str, number: int) -> list[tuple[str, int]]:
+        asked.append(host)
+        if len(asked) < 4:
+            raise OSError(f"{host} is not known")
+        return fake.resolve(host, number)
+
+    with open_tunnel(port, "cloudflare_quick", probe_key=KEY, resolve=resolve, timings=FAST) as tunnel:
+        assert tunnel.is_alive
+    assert asked == ["calm-words-fit-well.trycloudflare.com"] * 4
+
+
+def test_bad_gateway_is_never_taken_for_an_answer(fake: FakeCloudflared) -> None:
+    with ServerThread(TaskApp()) as server:
+        dead_port = server.port
+    words = refusal(dead_port, fake, Run(), replace(FAST, ready_s=1))
+    assert words == (
+        "the task app does not answer at https://calm-words-fit-well.trycloudflare.com/health after 1 s: "
+        f"it answered 502; nothing answers at http://127.0.0.1:{dead_port}/health either: "
+        "start the task app there"
+    )
+
+
+def test_an_app_that_refuses_the_key_is_up(port: int, fake: FakeCloudflared, app: TaskApp) -> None:
+    with open_tunnel(
+        port, "cloudflare_quick", probe_key="wrong", resolve=fake.resolve, timings=FAST
+    ) as tunnel:
+        assert tunnel.is_alive
+    assert app.keys == ["wrong"]
+
+
+def test_a_certificate_that_nobody_signed_is_refused(
+    port: int, fake: FakeCloudflared, app: TaskApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    words = refusal(port, fake, Run(), replace(FAST, ready_s=1))
+    assert "its certificate is not trusted (" in words
+    assert f"http://127.0.0.1:{port}/health answers 200" in words
+    assert app.keys == [KEY], "only the look at home reached the task app"
+
+
+def test_a_name_that_resolves_by_itself_needs_nothing_injected(port: int, fake: FakeCloudflared) -> None:
+    fake.order(Run(host="localhost:{edge}"))
+    with open_tunnel(port, "cloudflare_quick", probe_key=KEY, timings=FAST) as tunnel:
+        [start] = fake.starts()
+        assert tunnel.url == f"https://localhost:{start.edge}"
+
+
+def test_a_flood_of_output_does_not_block_cloudflared(port: int, fake: FakeCloudflared) -> None:
+    fake.order(Run(noise=20_000, has_quicktunnel=False))  # 2.5 MB; a pipe holds 64 kB
+    with quick(port, fake) as tunnel:
+        assert tunnel.is_alive
+
+
+def test_a_cloudflared_that_ignores_sigterm_is_killed(port: int, fake: FakeCloudflared) -> None:
+    fake.order(Run(fault="hang"))
+    with quick(port, fake, replace(FAST, stop_s=0.2)):
+        [start] = fake.starts()
+    assert not is_running(start.pid)
+
+
+def test_a_dead_cloudflared_is_restarted_under_a_new_url(port: int, fake: FakeCloudflared) -> None:
+    fake.order(Run(), Run(host="other-words-now.trycloudflare.com"))
+    said: list[str] = []
+    with quick(port, fake, progress=said.append) as tunnel:
+        before = tunnel.generation, tunnel.url
+        os.kill(fake.starts()[0].pid, signal.SIGKILL)
+        wait_for(lambda: tunnel.generation == 1)
+        assert before == (0, "https://calm-words-fit-well.trycloudflare.com")
+        assert tunnel.url == "https://other-words-now.trycloudflare.com"
+        assert tunnel.is_alive
+        assert get_public(f"{tunnel.url}/info", {"X-API-Key": KEY}, fake.resolve)[0] == 200
+    assert len(fake.starts()) == 2
+    [restart] = [line for line in said if line.startswith("restarting")]
+    assert restart.startswith(
+        "restarting the tunnel: cloudflared ended with exit code -9; its last line was "
+    )
+
+
+def test_a_lost_connection_that_comes_back_is_left_alone(port: int, fake: FakeCloudflared) -> None:
+    with quick(port, fake, replace(FAST, outage_s=60)) as tunnel:
+        [start] = fake.starts()
+        start.post("/fake/disconnect")
+        looks = threading.Event()
+        looks.wait(0.1)  # several looks of 10 ms see it without a connection
+        start.post("/fake/connect")
+        assert tunnel.is_alive
+        assert tunnel.generation == 0
+    assert len(fake.starts()) == 1
+
+
+def test_a_connection_lost_for_long_leads_to_a_restart(port: int, fake: FakeCloudflared) -> None:
+    with quick(port, fake) as tunnel:
+        [start] = fake.starts()
+        start.post("/fake/disconnect")
+        wait_for(lambda: tunnel.generation == 1)
+        assert not is_running(start.pid)
+    assert len(fake.starts()) == 2
+
+
+def test_after_three_restarts_the_tunnel_gives_up(port: int, fake: FakeCloudflared) -> None:
+    fake.order(Run(), Run(fault="crash"))
+    with quick(port, fake) as tunnel:
+        fake.starts()[0].post("/fake/die")
+        wait_for(lambda: not tunnel.is_alive)
+        wait_for(lambda: tunnel.failure)
+        assert str(tunnel.failure) == (
+            f"the tunnel to 127.0.0.1:{port} has died for good, after 3 restarts: "
+            "cloudflared ended at its start with exit code 2; its last line was 'panic: runtime error: "
+            "invalid memory address or nil pointer dereference'; "
+            "run `cloudflared tunnel --url http://127.0.0.1:8000` by hand to see more"
+        )
+    assert len(fake.starts()) == 4
+
+
+def test_restarts_are_counted_over_the_whole_life(port: int, fake: FakeCloudflared) -> None:
+    with quick(port, fake, replace(FAST, restarts=2)) as tunnel:
+        for generation in (1, 2):
+            fake.starts()[-1].post("/fake/die")
+            wait_for(lambda expected=generation: tunnel.generation == expected)
+        fake.starts()[-1].post("/fake/die")
+        wait_for(lambda: tunnel.failure)
+    assert len(fake.starts()) == 3
+
+
+def test_cloudflared_dies_with_a_process_that_is_cut_off(port: int, fake: FakeCloudflared) -> None:
+    program = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+from pathlib import Path
+from fakes.cloudflared import FakeCloudflared
+from pytest_synth.tunnels import open_tunnel
+fake = object.__new__(FakeCloudflared)
+fake.folder = Path({str(fake.folder)!r})
+open_tunnel({port}, "cloudflare_quick", resolve=fake.resolve)
+os._exit(7)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    assert ended.returncode == 7
+    [start] = fake.starts()
+    wait_for(lambda: not is_running(start.pid))
+
+
+def test_cloudflared_ends_with_a_script_that_never_closes(port: int, fake: FakeCloudflared) -> None:
+    fake.order(Run(host="localhost:{edge}"))
+    program = f"""
+import asyncio
+from pytest_synth.tunnels import TunnelBackend, TunneledLocalAPI
+api = asyncio.run(TunneledLocalAPI.create({port}, TunnelBackend.CloudflareQuickTunnel, progress=True))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        timeout=60,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    [start] = fake.starts()
+    assert f"task app reachable at https://localhost:{start.edge}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    wait_for(lambda: not is_running(start.pid))
+
+
+def test_ctrl_c_in_the_tests_does_not_reach_cloudflared_first(port: int, fake: FakeCloudflared) -> None:
+    with quick(port, fake):
+        [start] = fake.starts()
+        assert start.parent == os.getpid()
+        assert os.getpgid(start.pid) == start.pid != os.getpgid(0)
+
+
+def test_an_interrupt_while_it_comes_up_ends_cloudflared(port: int, fake: FakeCloudflared) -> None:
+    fake.order(Run(fault="unreachable"))
+
+    def interrupt() -> None:
+        wait_for(fake.starts)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    killer = threading.Thread(target=interrupt)
+    killer.start()
+    with pytest.raises(KeyboardInterrupt):
+        quick(port, fake)
+    killer.join()
+
+
+def test_a_cancelled_task_ends_cloudflared(fake: FakeCloudflared) -> None:
+    fake.order(Run(fault="unreachable"))
+
+    async def give_up() -> None:
+        opening = asyncio.create_task(
+            TunneledLocalAPI.create_for_app(TaskApp(), backend=TunnelBackend.CloudflareQuickTunnel)
+        )
+        while not fake.starts():
+            await asyncio.sleep(0.01)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+
+    asyncio.run(give_up())
+    [start] = fake.starts()
+    assert not is_running(start.pid)
+
+
+def test_nothing_is_written_to_the_home_directory(
+    port: int, fake: FakeCloudflared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    with quick(port, fake):
+        pass
+    assert list(home.iterdir()) == []
