@@ -13,7 +13,7 @@ from typing import Any
 from pytest_synth.errors import ConfigError
 
 ROLES = ("system", "developer", "user", "assistant")
-_HOLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+HOLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")  # a `{wildcard}` in a pattern
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Prompt:
     @property
     def wildcards(self) -> frozenset[str]:
         """Names of the `{wildcard}` holes in all messages."""
-        return frozenset(name for m in self.messages for name in _HOLE.findall(m.pattern))
+        return frozenset(name for m in self.messages for name in HOLE.findall(m.pattern))
 
     @property
     def fingerprint(self) -> str:
@@ -60,7 +60,7 @@ class Prompt:
         if known - given:
             raise ConfigError(f"no value for wildcard {_names(known - given)} of the prompt")
         return [
-            {"role": m.role, "content": _HOLE.sub(lambda hole: str(wildcards[hole[1]]), m.pattern)}
+            {"role": m.role, "content": HOLE.sub(lambda hole: str(wildcards[hole[1]]), m.pattern)}
             for m in self.messages
         ]
 
