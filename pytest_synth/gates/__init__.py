@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pytest_synth.gates.baselines import Baseline, Change, Comparison, Conditions, compare
+from pytest_synth.gates.checks import Check, Outcome
+from pytest_synth.gates.curtailment import Certainty, certain_to_fail
 from pytest_synth.gates.observations import NOT_RUN, Observation, SeedOutcome, by_seed, observe
 from pytest_synth.gates.rules import RULES, GateRule, MetricLimit, RuleName, parse_metrics
-from pytest_synth.gates.verdicts import Check, Outcome, Verdict, judge
+from pytest_synth.gates.verdicts import Verdict, judge
 
 __all__ = [
     "NOT_RUN",
     "RULES",
+    "Baseline",
+    "Certainty",
+    "Change",
     "Check",
+    "Comparison",
+    "Conditions",
     "GateRule",
     "MetricLimit",
     "Observation",
@@ -18,6 +26,8 @@ __all__ = [
     "SeedOutcome",
     "Verdict",
     "by_seed",
+    "certain_to_fail",
+    "compare",
     "judge",
     "observe",
     "parse_metrics",

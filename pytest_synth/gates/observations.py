@@ -5,6 +5,7 @@ Nothing is dropped here: what has no usable reward keeps its place, with the rea
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
@@ -47,7 +48,8 @@ class SeedOutcome:
 
     Attributes:
         rewards: One for each sample; empty if any sample has none.
-        reason: Why the seed counts as missing; None if it has its rewards.
+        reason: Why the seed counts as missing; None if it has its rewards. `NOT_RUN` only if nothing else
+            is wrong with it.
         objectives: Means over the samples, of the names that every sample has.
     """
 
@@ -65,6 +67,15 @@ class SeedOutcome:
     def reward(self) -> float | None:
         """Mean over the samples; None if the seed is missing."""
         return mean(self.rewards) if self.reason is None else None
+
+
+def in_fixed_order(outcomes: Iterable[SeedOutcome]) -> list[SeedOutcome]:
+    """Order seeds by a hash of split and number.
+
+    A bound that goes through the values one by one needs an order that has nothing to do with them, and rows
+    of data sets are often sorted by label. The hash is the same on every machine and Python.
+    """
+    return sorted(outcomes, key=lambda o: hashlib.sha256(f"{o.split or ''}/{o.seed}".encode()).digest())
 
 
 def mean(values: Sequence[float]) -> float:
@@ -128,7 +139,8 @@ def by_seed(observations: Iterable[Observation]) -> tuple[SeedOutcome, ...]:
 
 
 def _outcome(key: tuple[str | None, int], samples: list[Observation], asked: int) -> SeedOutcome:
-    reason = next((r for r in map(_refuse, samples) if r is not None), None)
+    refused = [r for r in map(refuse, samples) if r is not None]
+    reason = next((r for r in refused if r != NOT_RUN), refused[0] if refused else None)
     if reason is None and len(samples) < asked:
         reason = f"{asked - len(samples)} of {asked} samples were not reported"
     names = set.intersection(*(set(s.objectives) for s in samples))
@@ -141,7 +153,8 @@ def _outcome(key: tuple[str | None, int], samples: list[Observation], asked: int
     )
 
 
-def _refuse(one: Observation) -> str | None:
+def refuse(one: Observation) -> str | None:
+    """Say why an observation has no usable reward; None if it has one."""
     if one.reward is None:
         return one.reason or "no reason was given"
     return one.reason or refuse_reward(one.reward, "reward")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pytest_synth.errors import ConfigError
@@ -72,10 +72,14 @@ class GateRule:
             raise ConfigError(f"allow_missing is {self.allow_missing!r}; allowed: 0 or more seeds")
         if self.rule == "not_worse" and self.max_regression is None:
             raise ConfigError("gate 'not_worse' needs max_regression, the margin that is still not worse")
-        if self.rule == "lower_bound" and self.min_reward is None and self.max_regression is None:
+        if self.rule == "lower_bound" and self.min_reward is None:
             raise ConfigError(
                 "gate 'lower_bound' needs min_reward, the limit that the lower bound must clear"
             )
+
+    def without_baseline(self) -> GateRule:
+        """The rule of a run that makes the baseline, and so has none to be held against."""
+        return replace(self, rule="mean" if self.rule == "not_worse" else self.rule, max_regression=None)
 
     @property
     def has_criterion(self) -> bool:

@@ -11,6 +11,9 @@ SEEDS_SHOWN = 8  # runs of seeds named for one reason
 REASONS_SHOWN = 4
 REASON_CHARS = 100
 
+Key = tuple[str | None, int]
+"""Split and number of a seed."""
+
 
 def number(value: float, *, beside: float | None = None) -> str:
     """Two digits after the point; more where they would place the value on the wrong side of `beside`."""
@@ -27,6 +30,10 @@ def limit_number(limit: float) -> str:
     return f"{whole}.{digits:0<2}"
 
 
+def percent(share: float) -> str:
+    return f"{100 * share:g}%"
+
+
 def _side(value: float, limit: float) -> int:
     return (value > limit + TOLERANCE) - (value < limit - TOLERANCE)
 
@@ -39,31 +46,31 @@ def have(n: int) -> str:
     return "has" if n == 1 else "have"
 
 
-def seed_name(outcome: SeedOutcome, *, with_split: bool) -> str:
-    return f"{outcome.split}/{outcome.seed}" if with_split else str(outcome.seed)
+def seed_name(key: Key, *, with_split: bool) -> str:
+    return f"{key[0]}/{key[1]}" if with_split else str(key[1])
 
 
-def needs_split(outcomes: Iterable[SeedOutcome]) -> bool:
-    return len({outcome.split for outcome in outcomes}) > 1
+def needs_split(keys: Iterable[Key]) -> bool:
+    """Whether a seed's number alone is not enough to name it."""
+    return len({split for split, _ in keys}) > 1
 
 
-def seed_list(outcomes: Sequence[SeedOutcome], *, with_split: bool = False, shown: int = SEEDS_SHOWN) -> str:
-    """Name seeds in order, runs of three and more as `3-7`, and say how many are left out."""
-    runs: list[list[SeedOutcome]] = []
-    for outcome in outcomes:
-        last = runs[-1][-1] if runs else None
-        if last is not None and last.split == outcome.split and last.seed + 1 == outcome.seed:
-            runs[-1].append(outcome)
+def seed_list(keys: Sequence[Key], *, with_split: bool = False, shown: int = SEEDS_SHOWN) -> str:
+    """Name seeds, runs of three and more as `3-7`, and say how many are left out."""
+    runs: list[list[Key]] = []
+    for key in keys:
+        if runs and runs[-1][-1] == (key[0], key[1] - 1):
+            runs[-1].append(key)
         else:
-            runs.append([outcome])
-    texts: list[tuple[str, int]] = []
+            runs.append([key])
+    parts: list[tuple[str, int]] = []
     for run in runs:
         if len(run) > 2:
-            texts.append((f"{seed_name(run[0], with_split=with_split)}-{run[-1].seed}", len(run)))
+            parts.append((f"{seed_name(run[0], with_split=with_split)}-{run[-1][1]}", len(run)))
         else:
-            texts += [(seed_name(one, with_split=with_split), 1) for one in run]
-    text = ", ".join(name for name, _ in texts[:shown])
-    left = sum(n for _, n in texts[shown:])
+            parts += [(seed_name(key, with_split=with_split), 1) for key in run]
+    text = ", ".join(name for name, _ in parts[:shown])
+    left = sum(n for _, n in parts[shown:])
     return f"{text} and {left} more" if left else text
 
 
@@ -80,7 +87,10 @@ def reasons(missing: Sequence[SeedOutcome], *, with_split: bool) -> list[str]:
     for outcome in missing:
         groups.setdefault(shorten(outcome.reason or ""), []).append(outcome)
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
-    return [f"{seed_list(outcomes, with_split=with_split)}: {reason}" for reason, outcomes in ordered]
+    return [
+        f"{seed_list([o.key for o in outcomes], with_split=with_split)}: {reason}"
+        for reason, outcomes in ordered
+    ]
 
 
 def reason_line(missing: Sequence[SeedOutcome], *, with_split: bool) -> str:
@@ -98,6 +108,6 @@ def lowest(outcomes: Sequence[SeedOutcome], *, with_split: bool, shown: int = 5)
         key=lambda pair: (pair[0], pair[1].seed),
     )
     return ", ".join(
-        f"seed {seed_name(outcome, with_split=with_split)} {number(reward)}"
+        f"seed {seed_name(outcome.key, with_split=with_split)} {number(reward)}"
         for reward, outcome in ranked[:shown]
     )
