@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from pytest_synth.contracts.rewards import read_reward
 from pytest_synth.contracts.rollouts import RolloutResponse
+
+_DEEPEST = 100  # levels; JSON readers refuse much deeper documents
 
 
 class InvalidAnswer(ValueError):
@@ -19,8 +21,6 @@ class InvalidAnswer(ValueError):
 
 def encode_answer(answer: object, correlation_id: str) -> bytes:
     """Check the answer of a rollout and return it as JSON. Nothing is clipped or filled in.
-
-    Numbers that JSON cannot hold become text ("NaN") in `details`, `trace` and `artifact`.
 
     Args:
         answer: A `RolloutResponse`, or a mapping with its fields.
@@ -54,13 +54,19 @@ def encode_answer(answer: object, correlation_id: str) -> bytes:
 def encode(document: object) -> bytes:
     """Turn a document into JSON: models, dataclasses, dates, sets and numpy's values become plain ones.
 
+    Numbers that JSON cannot hold become text ("NaN"), halves of surrogate pairs become "?".
+
     Raises:
         InvalidAnswer: If a value has no JSON form; it names where it is.
     """
     try:
         return to_json(document, inf_nan_mode="strings", fallback=_plain)
-    except (PydanticSerializationError, TypeError, ValueError) as error:
-        where = next(_misfits(document, ""), "the answer")
+    except PydanticSerializationError as error:
+        # A text that a model cut inside a surrogate pair fails here: no reason to lose a rollout.
+        try:
+            return to_json(_whole(to_jsonable_python(document, fallback=_plain)), inf_nan_mode="strings")
+        except (TypeError, ValueError):
+            where = next(_misfits(document, "", 0), "the answer")
         raise InvalidAnswer(f"{where}, which has no JSON form") from error
 
 
@@ -111,17 +117,27 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def _misfits(value: object, name: str) -> Iterator[str]:
-    if isinstance(value, Mapping):
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(entry) for key, entry in value.items()}
+    return [_whole(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _misfits(value: object, name: str, depth: int) -> Iterator[str]:
+    if depth > _DEEPEST:
+        yield f"{name} holds itself, or nests deeper than {_DEEPEST} levels"
+    elif isinstance(value, Mapping):
         for key, entry in value.items():
-            yield from _misfits(entry, f"{name}.{key}" if name else str(key))
+            yield from _misfits(entry, f"{name}.{key}" if name else str(key), depth + 1)
     elif isinstance(value, list | tuple):
         for index, entry in enumerate(value):
-            yield from _misfits(entry, f"{name}[{index}]")
+            yield from _misfits(entry, f"{name}[{index}]", depth + 1)
     else:
         try:
             to_json(value, fallback=_plain)
-        except (PydanticSerializationError, TypeError, ValueError):
+        except (TypeError, ValueError):
             yield f"{name or 'the answer'} is {_short(value)}"
 
 

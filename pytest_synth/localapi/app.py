@@ -7,7 +7,7 @@ import inspect
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -107,6 +107,7 @@ class _Routes:
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        self._threads.open()
         try:
             for hook in self._config.startup_hooks:
                 await _call_hook(hook, app)
@@ -147,8 +148,8 @@ class _Routes:
     async def task_info(
         self,
         request: Request,
-        seed: list[int] | None = Query(default=None),  # noqa: B008 - FastAPI's way
-        seeds: list[int] | None = Query(default=None),  # noqa: B008
+        seed: Annotated[list[int] | None, Query()] = None,
+        seeds: Annotated[list[int] | None, Query()] = None,
     ) -> Response:
         asked = [*(seed or ()), *(seeds or ())]
         answer = self._instances(asked) if asked else self._description()
@@ -166,8 +167,11 @@ class _Routes:
             ) from None
         key = asked.policy.config.get("api_key")
         secrets = [key] if isinstance(key, str) else []
-        answer = until_gone(request, self._rollout(asked, request))
-        return _json(await self._answer(request, "rollout_failed", answer, secrets))
+        work = self._answer(request, "rollout_failed", self._rollout(asked, request), secrets)
+        try:
+            return _json(await until_gone(request, work))
+        except CallerGone as error:
+            raise failure(499, "caller_gone", str(error)) from error  # nginx's status; nobody reads it
 
     async def _rollout(self, asked: RolloutRequest, request: Request) -> bytes:
         answer = await call(self._threads, self._config.rollout, asked, request)
@@ -209,12 +213,10 @@ class _Routes:
         except AnyHTTPException as error:
             detail = redact_detail(error.detail, self._secrets(request, secrets))
             raise HTTPException(error.status_code, detail, error.headers) from error
-        except CallerGone as error:
-            raise failure(499, "caller_gone", str(error)) from error  # nginx's status; nobody reads it
-        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
-            raise
-        # Also SystemExit and pytest's outcomes (pytest.fail), which must not stop the server.
+        # Also SystemExit, and pytest's outcomes (pytest.fail): neither may stop the server.
         except BaseException as error:
+            if isinstance(error, KeyboardInterrupt | GeneratorExit) or _is_being_cancelled(error):
+                raise
             raise raised(code, error, self._secrets(request, secrets)) from error
 
     def _secrets(self, request: Request, more: Sequence[str]) -> list[str]:
@@ -228,6 +230,12 @@ def _instance(entry: object, seed: int) -> TaskInfo:
         raise InvalidAnswer(
             f"provide_task_instances gave no TaskInfo for seed {seed}: {describe(error)}"
         ) from error
+
+
+def _is_being_cancelled(error: BaseException) -> bool:
+    """Whether the request is being cancelled, and not the user's code cancelling something of its own."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 async def _call_hook(hook: Hook, app: FastAPI) -> None:

@@ -23,27 +23,28 @@ class CallerGone(Exception):
 
 
 class Threads:
-    """Threads for the user's blocking functions; they start when needed and end with `close`.
+    """Threads for the user's blocking functions, as many as needed between `open` and `close`.
 
-    An app that is dropped without `close` (no lifespan) gives its threads up when it is collected.
+    An app that is called without its lifespan has the few threads of the event loop, which end with it.
     """
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
 
-    async def run(self, function: Callable[..., Result], *args: Any) -> Result:
-        """Run a function in a thread, with the caller's context variables."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="synth-rollout")
-        context = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, context.run, _guarded(function), *args)
+    def open(self) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="synth-rollout")
 
     def close(self) -> None:
         """Let the threads end; one that still runs ends when its function returns."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+
+    async def run(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Run a function in a thread, with the caller's context variables."""
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, context.run, _guarded(function), *args)
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -77,9 +78,10 @@ async def collect(threads: Threads, function: Callable[..., Any], *args: Any) ->
 async def until_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """Await work, and cancel it when the caller has closed the connection: nobody would get its result.
 
+    The work must let no SystemExit out: it would end the event loop.
+
     Raises:
         CallerGone: If the work was cancelled for that.
-        RuntimeError: If the work has cancelled itself.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnect(request))
@@ -89,8 +91,6 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Res
             task.cancel()
             await asyncio.wait({task})
             raise CallerGone("the caller has closed the connection")
-        if task.cancelled():
-            raise RuntimeError("the function was cancelled from inside")
         return task.result()
     finally:
         task.cancel()

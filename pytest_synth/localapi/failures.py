@@ -12,6 +12,8 @@ from typing import Any
 
 from fastapi import HTTPException
 
+from pytest_synth.localapi.answers import InvalidAnswer, encode
+
 _LONGEST = 2000  # characters of an exception's text that are passed on
 _SHORTEST_SECRET = 8  # shorter values are words rather than keys; blanking them would garble messages
 _LIBRARIES = tuple(
@@ -30,16 +32,14 @@ def failure(status: int, code: str, message: str, **more: Any) -> HTTPException:
 def raised(code: str, error: BaseException, secrets: Iterable[str]) -> HTTPException:
     """Make the answer to an exception of the user's code: 500, its type, text and place."""
     leaf = _leaf(error)
-    text = str(leaf)
+    name, text, where = type(leaf).__name__, str(leaf), place(leaf)
     if len(text) > _LONGEST:
         text = text[:_LONGEST] + " ..."
-    name = type(leaf).__name__
-    more: dict[str, Any] = {"exception": name}
-    where = place(leaf)
+    message = f"{name}: {text}" if text else name
+    more = {"exception": name}
     if where is not None:
-        more["place"] = where
-    message = redact(f"{name}: {text}" if text else name, secrets)
-    return failure(500, code, f"{message} ({where})" if where else message, **more)
+        message, more["place"] = f"{message} ({where})", where
+    return failure(500, code, redact(message, secrets), **more)
 
 
 def place(error: BaseException) -> str | None:
@@ -53,16 +53,20 @@ def place(error: BaseException) -> str | None:
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """Blank every secret in a text, longest first."""
+    """Blank every secret in a text, longest first; what cannot be sent as UTF-8 becomes "?"."""
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, "***")
-    return text
+    return text.encode("utf-8", "replace").decode()
 
 
-def redact_detail(detail: Any, secrets: Iterable[str]) -> Any:
-    """Blank every secret in the detail of a user's `HTTPException`."""
-    return json.loads(redact(json.dumps(detail, default=str), secrets))
+def redact_detail(detail: object, secrets: Iterable[str]) -> Any:
+    """Blank every secret in the detail of a user's `HTTPException`; it comes back as plain JSON values."""
+    try:
+        text = encode(detail).decode()
+    except InvalidAnswer:
+        return redact(str(detail), secrets)
+    return json.loads(redact(text, secrets))
 
 
 def environment_secrets() -> list[str]:

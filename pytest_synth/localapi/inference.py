@@ -15,6 +15,7 @@ from pytest_synth.errors import ConfigError, ModelAnswerError, ModelCallError
 from pytest_synth.localapi.replies import Reply
 
 _CONNECT_S = 10.0
+_KEEP_ALIVE_S = 4.0  # below uvicorn's 5 s, so that no call goes out on a connection that is just being closed
 _QUOTED = 500  # characters of an error answer that are passed on
 
 # Parameters of the policy that are sent with each call unless the call names its own.
@@ -149,7 +150,10 @@ class ChatCalls:
 
 def _new_session() -> aiohttp.ClientSession:
     # No limit here: the backend bounds the rollouts in flight. No cookies between rollouts.
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
 
 
 def _origin(url: str) -> str:

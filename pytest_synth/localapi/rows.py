@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from pytest_synth.errors import ConfigError
+from pytest_synth.localapi.calls import is_async
 from pytest_synth.localapi.failures import failure
 
 Row = TypeVar("Row")
@@ -38,6 +39,8 @@ class Rows(Generic[Row]):
         self._load: Callable[[str], Iterable[Row]] | None = None
         self._lock = threading.Lock()
         if callable(source):
+            if is_async(source):
+                raise ConfigError("rows is an async function; give a plain one, it may block")
             self._load = source
             self._names = tuple(splits or ((default_split,) if default_split else ()))
         elif splits is not None:
@@ -68,11 +71,12 @@ class Rows(Generic[Row]):
         split = env_config.get("split")
         if split is None:
             if self.default_split is None:
+                several = f"there are several: {_names(self.splits)}"
+                known = several if self._names else "rows is a function that could take any"
                 raise failure(
                     422,
                     "split_missing",
-                    f"env.config names no split, and there are several: {_names(self.splits)}; "
-                    "name one, or give task_app a default_split",
+                    f"env.config names no split, and {known}; name one, or give task_app a default_split",
                 )
             return self.default_split
         if not isinstance(split, str) or (self._names and split not in self._names):
@@ -117,6 +121,8 @@ def pick(rows: Sequence[Row], seed: int | None, split: str) -> Row:
 
 
 def _sequence(value: object, name: str) -> Sequence[Any]:
+    if hasattr(value, "iloc") and hasattr(value, "to_dict"):
+        raise ConfigError(f"{name} is a {type(value).__name__}; give its rows: .to_dict('records')")
     if isinstance(value, Mapping | str | bytes):
         raise ConfigError(f"{name} is {type(value).__name__}, not a sequence of rows")
     if hasattr(value, "__getitem__") and hasattr(value, "__len__"):
@@ -127,4 +133,4 @@ def _sequence(value: object, name: str) -> Sequence[Any]:
 
 
 def _names(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names) or "not known before they are loaded"
+    return ", ".join(repr(name) for name in names)
