@@ -10,6 +10,10 @@ PromptSource = Literal["app", "marker", "snapshot", "call"]
 """Whose prompt ran: the task app's own, the marker's, the stored snapshot's, or a call's argument."""
 
 
+MAX_INTEGER = 2**53 - 1
+"""The largest number that every JSON reader keeps exactly."""
+
+
 class PromptMessage(BaseModel):
     """One message of a prompt; `pattern` may hold `{wildcard}` holes."""
 
@@ -30,7 +34,7 @@ class EvalExtensions(BaseModel):
     prompt_source: PromptSource | None = None
     run_id: str | None = None
     node_id: str | None = None
-    position: int = 0
+    position: int = Field(default=0, ge=-MAX_INTEGER, le=MAX_INTEGER)
     """Place of the test in its run; lower places are served first."""
 
 
@@ -46,7 +50,7 @@ class EvalSubmit(BaseModel):
     task_app_api_key: str | None = None
     app_id: str | None = None
     env_name: str | None = None
-    seeds: list[Annotated[int, Field(strict=True)]] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(strict=True, ge=0, le=MAX_INTEGER)]] = Field(min_length=1)
     policy: dict[str, Any] = Field(default_factory=dict)
     env_config: dict[str, Any] = Field(default_factory=dict)
     verifier_config: dict[str, Any] | None = None

@@ -1,29 +1,339 @@
+"""Eval jobs from submission to results, over real HTTP on both sides."""
+
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from fakes.backend_api import Api
+import httpx
+import pytest
+from fakes.backend_api import Api, wait_until
 from fakes.rollout_app import RolloutApp, reward_answer
 
 Serve = Callable[[RolloutApp], str]
+Open = Callable[..., Api]
 
 
-def test_every_seed_gets_its_reward_over_real_http(api: Api, serve: Serve) -> None:
+async def ask_model(
+    body: dict[str, Any], system: str = "Pick one label.\n- refund\n- card"
+) -> httpx.Response:
+    """Call the rollout's model as a task app does."""
+    async with httpx.AsyncClient() as client:
+        return await client.post(
+            body["policy"]["config"]["inference_url"] + "/chat/completions",
+            json={
+                "model": body["policy"]["config"]["model"],
+                "messages": [
+                    {"role": "system", "content": system},
+                    {"role": "user", "content": "where is my refund?"},
+                ],
+            },
+        )
+
+
+def test_every_seed_gets_its_reward_in_the_order_asked_for(api: Api, serve: Serve) -> None:
     async def behave(body: dict[str, Any]) -> dict[str, Any]:
         seed = body["env"]["seed"]
-        return reward_answer(body, seed / 4, details={"feedback": f"seed {seed}"})
+        return reward_answer(
+            body, seed / 4, details={"feedback": f"seed {seed}"}, outcome_objectives={"brevity": 0.5}
+        )
 
-    app = RolloutApp(behave)
-    results = api.run(serve(app), [3, 1, 2], env_config={"split": "test"}, env_name="toy")
+    results = api.run(serve(RolloutApp(behave)), [3, 1, 2], env_config={"split": "test"})
 
     assert results["status"] == "completed"
+    assert results["error"] is None
     assert [(row["seed"], row["score"], row["outcome_reward"]) for row in results["results"]] == [
         (3, 0.75, 0.75),
         (1, 0.25, 0.25),
         (2, 0.5, 0.5),
     ]
     assert results["mean_reward"] == results["summary"]["mean_reward"] == 0.5
-    assert results["summary"]["num_successful"] == results["summary"]["num_seeds"] == 3
-    assert results["results"][0]["details"] == {"feedback": "seed 3"}
-    assert results["results"][0]["split"] == "test"
+    assert results["summary"]["num_seeds"] == results["summary"]["num_successful"] == 3
+    row = results["results"][0]
+    assert row["details"] == {"feedback": "seed 3"}
+    assert row["objectives"] == {"brevity": 0.5}
+    assert row["split"] == "test"
+    assert row["prompt_source"] == "app"
+    assert row["latency_ms"] > 0
+
+
+def test_the_task_app_gets_env_policy_key_and_an_inference_url(api: Api, serve: Serve) -> None:
+    app = RolloutApp()
+    job_id = api.submit(
+        serve(app),
+        [7],
+        env_name="banking77",
+        env_config={"split": "test", "level": 2},
+        policy={"provider": "offline", "model": "lexical", "temperature": 0.0, "api_key": "users-own-key"},
+        timeout=30.0,
+    )
+    api.wait(job_id)
+
+    [body], [headers] = app.bodies, app.headers
+    assert body["env"] == {"env_name": "banking77", "config": {"split": "test", "level": 2}, "seed": 7}
+    config = body["policy"]["config"]
+    assert config["temperature"] == 0.0
+    assert config["api_key"] == "users-own-key"
+    assert config["inference_url"].startswith(api.backend.url + "/api/interceptor/v1/")
+    assert body["trace_correlation_id"] in config["inference_url"]
+    assert body["trace_correlation_id"].startswith("trace_")
+    assert body["safety"] == {"max_time_s": 30.0}
+    assert headers["x-api-key"] == headers["x-api-keys"] == "env-key-1"
+
+
+def test_rows_carry_what_the_gateway_saw(api: Api, serve: Serve) -> None:
+    async def behave(body: dict[str, Any]) -> dict[str, Any]:
+        answer = await ask_model(body)
+        text = answer.json()["choices"][0]["message"]["content"]
+        return reward_answer(body, float(text == "refund"))
+
+    results = api.run(serve(RolloutApp(behave)), [0])
+
+    [row] = results["results"]
+    assert (row["score"], row["calls"], row["answer"]) == (1.0, 1, "refund")
+    assert row["query"] == "where is my refund?"
+    assert row["tokens"] == results["summary"]["total_tokens"] > 0
+    assert len(row["prompt_fingerprint"]) == 12
+
+
+def test_a_prompt_is_applied_and_named(api: Api, serve: Serve) -> None:
+    async def behave(body: dict[str, Any]) -> dict[str, Any]:
+        text = (await ask_model(body, "Pick one label.\n- card")).json()["choices"][0]["message"]["content"]
+        return reward_answer(body, float(text == "refund"))
+
+    prompt = [{"role": "system", "pattern": "Pick one label.\n- refund\n- card"}]
+    extensions = {"prompt": prompt, "prompt_source": "snapshot"}
+    [row] = api.run(serve(RolloutApp(behave)), [0], extensions=extensions)["results"]
+
+    assert (row["score"], row["prompt_source"], row["error"]) == (1.0, "snapshot", None)
+
+
+def test_a_prompt_that_was_not_applied_is_no_reward(api: Api, serve: Serve) -> None:
+    prompt = [{"role": "system", "pattern": "Never sent."}]
+    results = api.run(serve(RolloutApp()), [0], extensions={"prompt": prompt})
+
+    [row] = results["results"]
+    assert (row["score"], row["error_kind"], row["prompt_source"]) == (None, "prompt_not_applied", "call")
+    assert row["error"].startswith("prompt not applied: the task app made no model call at its inference_url")
+    assert results["status"] == "failed"
+
+
+def test_samples_run_each_seed_so_often_and_number_the_runs(api: Api, serve: Serve) -> None:
+    app = RolloutApp()
+    results = api.run(serve(app), [4, 5], extensions={"samples": 3})
+
+    assert [(row["seed"], row["sample"]) for row in results["results"]] == [
+        (4, 0), (4, 1), (4, 2), (5, 0), (5, 1), (5, 2),
+    ]  # fmt: skip
+    assert app.runs == {4: 3, 5: 3}
+    assert results["summary"]["num_seeds"] == 6
+
+
+def test_a_seed_given_twice_is_two_samples(api: Api, serve: Serve) -> None:
+    results = api.run(serve(RolloutApp()), [4, 4])
+    assert [(row["seed"], row["sample"]) for row in results["results"]] == [(4, 0), (4, 1)]
+
+
+def test_status_tells_progress_times_and_configuration_without_secrets(api: Api, serve: Serve) -> None:
+    job_id = api.submit(
+        serve(RolloutApp()), policy={"provider": "offline", "model": "lexical", "api_key": "sk-users-own"}
+    )
+    api.wait(job_id)
+    answer = api.http.get(f"/api/eval/jobs/{job_id}")
+
+    status = answer.json()
+    assert status["status"] == "completed"
+    assert (status["results"]["completed"], status["results"]["total"]) == (3, 3)
+    assert status["results"]["mean_reward"] == status["mean_reward"] == 1.0
+    assert status["created_at"] <= status["started_at"] <= status["completed_at"]
+    assert status["config"]["policy"] == {"provider": "offline", "model": "lexical"}
+    for text in (answer.text, api.http.get(f"/api/eval/jobs/{job_id}/results").text):
+        assert "sk-users-own" not in text
+        assert "env-key-1" not in text
+
+
+def test_a_mean_of_zero_is_zero_at_the_top_level_too(api: Api, serve: Serve) -> None:
+    async def behave(body: dict[str, Any]) -> dict[str, Any]:
+        return reward_answer(body, 0.0)
+
+    results = api.run(serve(RolloutApp(behave)))
+    assert (results["status"], results["mean_reward"]) == ("completed", 0.0)
+
+
+def test_events_tell_the_story_and_are_read_by_cursor(api: Api, serve: Serve) -> None:
+    job_id = api.submit(serve(RolloutApp()), [8, 9], max_concurrent=1)
+    api.wait(job_id)
+    events = api.events(job_id)
+
+    assert [event["seq"] for event in events] == [1, 2, 3, 4, 5, 6]
+    assert [event["type"].removeprefix("eval.policy.") for event in events] == [
+        "job.started",
+        "seed.completed",
+        "job.progress",
+        "seed.completed",
+        "job.progress",
+        "job.completed",
+    ]
+    assert events[0]["data"] == {"seed_count": 2}
+    assert events[1]["data"] == {"seed": 8, "sample": 0, "reward": 1.0, "error": None}
+    assert events[4]["data"] == {"completed": 2, "total": 2}
+    assert events[5]["data"] == {"mean_reward": 1.0, "error": None}
+    assert [event["seq"] for event in api.events(job_id, since_seq=2, limit=3)] == [3, 4, 5]
+    assert all(event["job_id"] == job_id for event in events)
+
+
+def test_no_more_rollouts_in_flight_than_the_backend_allows(open_api: Open, serve: Serve) -> None:
+    async def behave(body: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(0.02)
+        return reward_answer(body)
+
+    api, app = open_api(concurrency=4), RolloutApp(behave)
+    url = serve(app)
+    jobs = [api.submit(url, range(10), max_concurrent=10) for _ in range(3)]
+    for job_id in jobs:
+        assert api.wait(job_id)["summary"]["num_successful"] == 10
+    assert app.most_in_flight == 4
+
+
+def test_a_job_keeps_its_own_limit(api: Api, serve: Serve) -> None:
+    async def behave(body: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return reward_answer(body)
+
+    app = RolloutApp(behave)
+    api.run(serve(app), range(10), max_concurrent=2)
+    assert app.most_in_flight == 2
+
+
+def test_cancel_cuts_what_runs_starts_nothing_more_and_keeps_what_is_done(api: Api, serve: Serve) -> None:
+    async def behave(body: dict[str, Any]) -> dict[str, Any]:
+        if body["env"]["seed"] > 1:
+            await asyncio.sleep(60)
+        return reward_answer(body)
+
+    app = RolloutApp(behave)
+    job_id = api.submit(serve(app), range(20), max_concurrent=4)
+    wait_until(lambda: sum(app.runs.values()) == 6)
+    answer = api.http.post(f"/api/eval/jobs/{job_id}/cancel", json={"reason": "enough"})
+
+    assert (answer.json()["status"], answer.json()["message"]) == ("succeeded", "the job is cancelled")
+    assert api.status(job_id)["status"] == "cancelled"
+    rows = api.results(job_id)["results"]
+    assert [row["score"] for row in rows] == [1.0, 1.0] + [None] * 18
+    assert {row["error"] for row in rows[2:]} == {"cancelled"}
+    assert api.events(job_id)[-1]["type"] == "eval.policy.job.cancelled"
+    assert sum(app.runs.values()) == 6
+    again = api.http.post(f"/api/eval/jobs/{job_id}/cancel")
+    assert (again.status_code, again.json()["message"]) == (200, "the job is cancelled")
+
+
+def test_a_finished_job_is_not_changed_by_a_cancel(api: Api, serve: Serve) -> None:
+    job_id = api.submit(serve(RolloutApp()))
+    api.wait(job_id)
+    answer = api.http.post(f"/api/eval/jobs/{job_id}/cancel", json={})
+    assert answer.json()["message"] == "the job is completed"
+    assert api.status(job_id)["status"] == "completed"
+
+
+def test_what_a_cut_rollout_has_spent_is_kept(api: Api, serve: Serve) -> None:
+    async def behave(body: dict[str, Any]) -> dict[str, Any]:
+        await ask_model(body)
+        asked.append(body["env"]["seed"])
+        await asyncio.sleep(60)
+        return reward_answer(body)
+
+    asked: list[int] = []
+    job_id = api.submit(serve(RolloutApp(behave)), [0])
+    wait_until(lambda: bool(asked))
+    api.http.post(f"/api/eval/jobs/{job_id}/cancel", json={})
+    [row] = api.results(job_id)["results"]
+    assert (row["error_kind"], row["calls"]) == ("cancelled", 1)
+    assert row["tokens"] > 0
+
+
+def test_the_same_submission_of_a_run_and_a_test_is_the_same_job(api: Api, serve: Serve) -> None:
+    app = RolloutApp()
+    url = serve(app)
+    extensions = {"run_id": "run-1", "node_id": "test_x.py::test_a"}
+    first = api.submit(url, extensions=extensions)
+    assert api.submit(url, extensions=extensions) == first
+    api.wait(first)
+    assert api.submit(url, extensions=extensions) == first
+    assert api.submit(url, extensions={**extensions, "node_id": "test_x.py::test_b"}) != first
+    assert api.submit(url, range(4), extensions=extensions) != first
+    assert api.submit(url) != api.submit(url)
+    assert app.runs[0] >= 1
+
+
+def test_jobs_of_a_run_are_served_in_its_order(open_api: Open, serve: Serve) -> None:
+    order: list[int] = []
+    release: list[bool] = []
+
+    async def behave(body: dict[str, Any]) -> dict[str, Any]:
+        order.append(body["env"]["seed"])
+        while not release:
+            await asyncio.sleep(0.002)
+        return reward_answer(body)
+
+    api, app = open_api(concurrency=1), RolloutApp(behave, sizes={"test": 100})
+    url = serve(app)
+    blocker = api.submit(url, [0], extensions={"position": 0})
+    wait_until(lambda: order == [0])
+    late = api.submit(url, [21, 22], extensions={"position": 2})
+    early = api.submit(url, [11, 12], extensions={"position": 1})
+    wait_until(lambda: app.described == 3)
+    api.http.get("/api/health")  # by its answer the backend has read the task app's, and queued both jobs
+    release.append(True)
+    for job_id in (blocker, late, early):
+        api.wait(job_id)
+    assert order == [0, 11, 12, 21, 22]
+
+
+REFUSED_BODIES = [
+    pytest.param({"task_app_url": None}, "task_app_url", "valid string", id="no url"),
+    pytest.param({"task_app_url": "ftp://x"}, "task_app_url", "match pattern", id="not http"),
+    pytest.param({"seeds": []}, "seeds", "at least 1 item", id="no seeds"),
+    pytest.param({"seeds": ["a"]}, "seeds.0", "valid integer", id="seed is text"),
+    pytest.param({"seeds": [-1]}, "seeds.0", "greater than or equal to 0", id="negative seed"),
+    pytest.param({"max_concurrent": 0}, "max_concurrent", "greater than or equal to 1", id="no concurrency"),
+    pytest.param({"timeout": 0}, "timeout", "greater than 0", id="no time"),
+    pytest.param({"verifier_config": {"x": 1}}, "verifier_config", "is not supported", id="verifier"),
+    pytest.param({"extensions": {"sample": 2}}, "extensions.sample", "not permitted", id="extension's name"),
+    pytest.param(
+        {"extensions": {"prompt": [{"role": "boss", "pattern": "x"}]}},
+        "extensions.prompt",
+        "messages[0].role is 'boss'",
+        id="prompt's role",
+    ),
+    pytest.param({"extensions": {"samples": 50_000}}, "extensions.samples", "150000 rollouts", id="too many"),
+    pytest.param({"policy": {"provider": "nobody", "model": "x"}}, "policy", "nobody", id="provider"),
+]
+
+
+@pytest.mark.parametrize(("change", "field", "said"), REFUSED_BODIES)
+def test_a_bad_body_is_refused_by_the_field(api: Api, change: dict[str, Any], field: str, said: str) -> None:
+    body = {"task_app_url": "http://127.0.0.1:1", "seeds": [1, 2, 3], "policy": {}, **change}
+    answer = api.http.post("/api/eval/jobs", json=body)
+
+    assert answer.status_code == 422
+    [found] = answer.json()["detail"]
+    assert ".".join(map(str, found["loc"])) == f"body.{field}"
+    assert said in found["msg"]
+
+
+def test_a_refused_body_does_not_come_back_with_its_keys(api: Api) -> None:
+    answer = api.http.post("/api/eval/jobs", json={"task_app_api_key": ["secret-key-123"], "seeds": [1]})
+    assert answer.status_code == 422
+    assert "secret-key-123" not in answer.text
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "null"])
+def test_what_is_no_object_is_refused(api: Api, text: str) -> None:
+    answer = api.http.post("/api/eval/jobs", content=text, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+
+
+def test_an_unknown_job_is_404_by_name(api: Api) -> None:
+    answer = api.http.get("/api/eval/jobs/eval-nope")
+    assert (answer.status_code, answer.json()) == (404, {"detail": "no eval job 'eval-nope'"})

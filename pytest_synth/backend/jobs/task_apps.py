@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -226,9 +227,14 @@ def describe(error: BaseException) -> str:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return f"no connection within {CONNECT_S:.0f} s"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return (error.os_error.strerror or str(error.os_error)).lower()
+        return _words(error.os_error)
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the connection was closed before an answer came"
     if isinstance(error, OSError):
-        return (error.strerror or str(error)).lower()
+        return _words(error)
     return f"{type(error).__name__}: {error}"
+
+
+def _words(error: OSError) -> str:
+    """Say what the system says; asyncio puts the address in its place."""
+    return (os.strerror(error.errno) if error.errno else str(error)).lower()
