@@ -10,7 +10,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_synth.client import EvalJob, EvalJobConfig, EvalResult, SynthClient
+    from pytest_synth.client import (
+        EvalJob,
+        EvalJobConfig,
+        EvalResult,
+        JobsClient,
+        PromptLearningClient,
+        PromptLearningJob,
+        SynthClient,
+        mint_demo_api_key,
+        mint_environment_api_key,
+        setup_environment_api_key,
+    )
     from pytest_synth.contracts.rollouts import RolloutMetrics, RolloutRequest, RolloutResponse, TaskInfo
     from pytest_synth.localapi import LocalAPIConfig, create_local_api, task_app
     from pytest_synth.plugin.gate import GateFailed, GateIncomplete
@@ -20,7 +31,13 @@ _HOMES = {
     "EvalJob": "pytest_synth.client",
     "EvalJobConfig": "pytest_synth.client",
     "EvalResult": "pytest_synth.client",
+    "JobsClient": "pytest_synth.client",
+    "PromptLearningClient": "pytest_synth.client",
+    "PromptLearningJob": "pytest_synth.client",
     "SynthClient": "pytest_synth.client",
+    "mint_demo_api_key": "pytest_synth.client",
+    "mint_environment_api_key": "pytest_synth.client",
+    "setup_environment_api_key": "pytest_synth.client",
     "LocalAPIConfig": "pytest_synth.localapi",
     "create_local_api": "pytest_synth.localapi",
     "task_app": "pytest_synth.localapi",
@@ -38,7 +55,13 @@ __all__ = [
     "EvalJob",
     "EvalJobConfig",
     "EvalResult",
+    "JobsClient",
+    "PromptLearningClient",
+    "PromptLearningJob",
     "SynthClient",
+    "mint_demo_api_key",
+    "mint_environment_api_key",
+    "setup_environment_api_key",
     "LocalAPIConfig",
     "create_local_api",
     "task_app",

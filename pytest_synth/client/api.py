@@ -112,3 +112,75 @@ class SynthClient:
 
     async def acancel_eval(self, job_id: str, reason: str | None = None) -> Json:
         return await self.arun(endpoints.cancel_eval(job_id, reason))
+
+    def eval_events(self, job_id: str, *, since_seq: int = 0, limit: int = 5000) -> list[Json]:
+        """Read one page of an eval job's events, those whose `seq` is above `since_seq`."""
+        return self.run(endpoints.eval_events(job_id, since_seq, limit))
+
+    async def aeval_events(self, job_id: str, *, since_seq: int = 0, limit: int = 5000) -> list[Json]:
+        return await self.arun(endpoints.eval_events(job_id, since_seq, limit))
+
+    def eval_traces(self, job_id: str) -> bytes:
+        """Read an eval job's traces: a zip archive with a JSON file for each seed."""
+        return self.run(endpoints.eval_traces(job_id))
+
+    async def aeval_traces(self, job_id: str) -> bytes:
+        return await self.arun(endpoints.eval_traces(job_id))
+
+    def submit_prompt_job(self, body: Mapping[str, Any]) -> str:
+        """Submit a prompt-learning job and return its id."""
+        return self.run(endpoints.submit_prompt_job(body))
+
+    async def asubmit_prompt_job(self, body: Mapping[str, Any]) -> str:
+        return await self.arun(endpoints.submit_prompt_job(body))
+
+    def prompt_job(self, job_id: str) -> Json:
+        """Read a prompt-learning job's status document."""
+        return self.run(endpoints.prompt_job(job_id))
+
+    async def aprompt_job(self, job_id: str) -> Json:
+        return await self.arun(endpoints.prompt_job(job_id))
+
+    def prompt_events(self, job_id: str, *, since_seq: int = 0, limit: int = 5000) -> list[Json]:
+        """Read one page of a prompt-learning job's events, those above `since_seq`."""
+        return self.run(endpoints.prompt_events(job_id, since_seq, limit))
+
+    async def aprompt_events(self, job_id: str, *, since_seq: int = 0, limit: int = 5000) -> list[Json]:
+        return await self.arun(endpoints.prompt_events(job_id, since_seq, limit))
+
+    def cancel_prompt_job(self, job_id: str, reason: str | None = None) -> Json:
+        """Cancel a prompt-learning job; cancelling again is no error."""
+        return self.run(endpoints.cancel_prompt_job(job_id, reason))
+
+    async def acancel_prompt_job(self, job_id: str, reason: str | None = None) -> Json:
+        return await self.arun(endpoints.cancel_prompt_job(job_id, reason))
+
+    def workflow_state(self, job_id: str) -> Json:
+        """Ask for the state of a job's workflow; if the backend cannot say, `error` tells why."""
+        return self.run(endpoints.workflow_state(job_id))
+
+    async def aworkflow_state(self, job_id: str) -> Json:
+        return await self.arun(endpoints.workflow_state(job_id))
+
+    def list_files(self, *, limit: int = 20, purpose: str | None = None, after: str | None = None) -> Json:
+        """List uploaded files: `{"object": "list", "data": [...], "has_more": ...}`."""
+        return self.run(endpoints.files(limit, purpose, after))
+
+    async def alist_files(
+        self, *, limit: int = 20, purpose: str | None = None, after: str | None = None
+    ) -> Json:
+        return await self.arun(endpoints.files(limit, purpose, after))
+
+    def mint_demo_key(self, ttl_hours: int = 4) -> str:
+        """Let the backend make an API key that expires; needs no key."""
+        return self.run(endpoints.mint_demo_key(ttl_hours))
+
+    async def amint_demo_key(self, ttl_hours: int = 4) -> str:
+        return await self.arun(endpoints.mint_demo_key(ttl_hours))
+
+    def upload_environment_key(self, key: str) -> Json:
+        """Upload the key that the task app expects, sealed (extra `hosted`)."""
+        return self.run(endpoints.upload_environment_key(key))
+
+    async def aupload_environment_key(self, key: str) -> Json:
+        return await self.arun(endpoints.upload_environment_key(key))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -11,9 +14,10 @@ from pytest_synth.client.api import SynthClient
 from pytest_synth.client.eval_toml import read_eval_toml
 from pytest_synth.client.evals import EvalJobConfig, EvalResult
 from pytest_synth.client.flows import Flow, Json
+from pytest_synth.client.following import Follower, JobRoutes, OnEvent
 from pytest_synth.client.polling import ProgressLines, poll, progress_of
 from pytest_synth.contracts.jobs import JobStatus
-from pytest_synth.errors import ApiError, ConfigError, SynthError
+from pytest_synth.errors import ApiError, ConfigError, SynthError, UnexpectedAnswer
 
 OnStatus = Callable[[Json], None]
 
@@ -151,6 +155,53 @@ class EvalJob:
     ) -> EvalResult:
         return await self.client.arun(self._poll(timeout, interval, progress, on_status))
 
+    def stream_until_complete(
+        self, *, timeout: float = 1200.0, interval: float = 15.0, on_event: OnEvent | None = None
+    ) -> EvalResult:
+        """Hand on each event of the job, once and in order, until it has ended; return its result.
+
+        A stream that breaks is taken up again after the last event that came; where there is no stream,
+        the events are polled.
+
+        Args:
+            timeout: Seconds.
+            interval: Seconds between looks at the status; also of silence before the stream is taken up
+                anew, and between polls where there is no stream.
+            on_event: Called with each event.
+
+        Raises:
+            As `poll_until_complete`.
+        """
+        return self.client.run(self._follow(timeout, interval, on_event))
+
+    async def astream_until_complete(
+        self,
+        *,
+        timeout: float = 1200.0,  # noqa: ASYNC109  # the published name; it ends by JobTimeout
+        interval: float = 15.0,
+        on_event: OnEvent | None = None,
+    ) -> EvalResult:
+        return await self.client.arun(self._follow(timeout, interval, on_event))
+
+    def download_traces(self, output_dir: str | Path) -> Path:
+        """Unpack the job's traces, a JSON file for each seed, into a folder, and return the folder.
+
+        Raises:
+            UnexpectedAnswer: If what the backend sends is no zip archive.
+        """
+        return unpack(self.client.run(endpoints.eval_traces(self._submitted())), Path(output_dir))
+
+    async def adownload_traces(self, output_dir: str | Path) -> Path:
+        archive = await self.client.arun(endpoints.eval_traces(self._submitted()))
+        return await asyncio.to_thread(unpack, archive, Path(output_dir))
+
+    def query_workflow_state(self) -> Json:
+        """Ask for the state of the job's workflow; if the backend cannot say, `error` tells why."""
+        return self.client.run(endpoints.workflow_state(self._submitted()))
+
+    async def aquery_workflow_state(self) -> Json:
+        return await self.client.arun(endpoints.workflow_state(self._submitted()))
+
     def _submitted(self) -> str:
         if self._job_id is None:
             raise SynthError("the job has not been submitted yet; call submit() first")
@@ -195,6 +246,20 @@ class EvalJob:
             lines.show(result.status.value + mean, clock() - start)
         return result
 
+    def _follow(self, timeout: float, interval: float, on_event: OnEvent | None) -> Flow[EvalResult]:
+        job_id = self._submitted()
+        job = f"/api/eval/jobs/{endpoints.segment(job_id)}"
+        follower = Follower(
+            JobRoutes(job_id, status=job, events=f"{job}/events", stream=f"{job}/events/stream"),
+            timeout=timeout,
+            interval=interval,
+            request_timeout_s=self.client.timeout,
+            clock=self.client.timing.clock,
+            on_event=on_event,
+        )
+        document, status = yield from follower.run()
+        return (yield from read_result(job_id, document, status))
+
 
 def read_result(job_id: str, document: Json, status: JobStatus) -> Flow[EvalResult]:
     """Read the results of a job that has ended.
@@ -210,3 +275,14 @@ def read_result(job_id: str, document: Json, status: JobStatus) -> Flow[EvalResu
         results = {}
     present = {name: value for name, value in results.items() if value is not None}
     return EvalResult.from_response(job_id, {**document, **present, "status": status.value})
+
+
+def unpack(archive: bytes, folder: Path) -> Path:
+    """Unpack a zip archive into a folder; `zipfile` lets no member out of it."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as members:
+            folder.mkdir(parents=True, exist_ok=True)
+            members.extractall(folder)
+    except zipfile.BadZipFile as error:
+        raise UnexpectedAnswer(f"the backend sent traces that are no zip archive: {error}") from error
+    return folder
