@@ -1,25 +1,18 @@
-"""From a finished job to the entry of the reports, and its way home from a worker."""
+"""From a finished job to the entry of the reports."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_synth.gates import GateRule, Verdict, judge, observe
 from pytest_synth.report import EvalEntry
 
 if TYPE_CHECKING:
-    import pytest
-
     from pytest_synth.client import EvalResult
     from pytest_synth.contracts.evals import EvalRow
     from pytest_synth.evals.jobs import Request
     from pytest_synth.evals.settings import Settings
-
-ENTRY_ATTRIBUTE = "synth_entries"
-"""Attribute of a test report; a text, as pytest-xdist carries plain values only."""
 
 
 def make_entry(
@@ -81,27 +74,3 @@ def _duration_s(result: EvalResult) -> float:
     if not isinstance(started, str) or not isinstance(completed, str):
         return 0.0
     return (datetime.fromisoformat(completed) - datetime.fromisoformat(started)).total_seconds()
-
-
-def entry_to_report(entries: Sequence[EvalEntry]) -> str:
-    """Write entries as the text that a test report carries."""
-    return json.dumps([{**vars(e), "rows": [row.model_dump(mode="json") for row in e.rows]} for e in entries])
-
-
-def entry_from_report(report: pytest.TestReport) -> list[EvalEntry]:
-    """Read the entries that a test report carries; none if it is not one of ours."""
-    text = getattr(report, ENTRY_ATTRIBUTE, None)
-    if text is None:
-        return []
-    return [_entry(fields) for fields in json.loads(text)]
-
-
-def _entry(fields: dict[str, Any]) -> EvalEntry:
-    from pytest_synth.contracts.evals import EvalRow
-
-    rows = tuple(EvalRow.model_validate(row) for row in fields.pop("rows"))
-    details = tuple(fields.pop("gate_details"))
-    interval = fields.pop("interval")
-    return EvalEntry(
-        rows=rows, gate_details=details, interval=tuple(interval) if interval else None, **fields
-    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from pytest_synth.errors import ConfigError, SynthError, TaskAppError
@@ -60,11 +60,24 @@ class CurrentTunnel:
         return self._locate().tunnel
 
 
-class Resources:
-    """Starts each thing when it is first asked for, once, and stops all of them in `close`."""
+class Owner(Protocol):
+    """Another process that owns the backend and the app of the settings, such as xdist's controller."""
 
-    def __init__(self, settings: Settings) -> None:
+    def backend(self) -> tuple[str, str]: ...
+
+    def app(self, target: str, rootpath: Path) -> AppAddress: ...
+
+
+class Resources:
+    """Starts each thing when it is first asked for, once, and stops all of them in `close`.
+
+    Args:
+        owner: Asked for the backend and for apps by import string, which then are not started here.
+    """
+
+    def __init__(self, settings: Settings, owner: Owner | None = None) -> None:
         self._settings = settings
+        self._owner = owner
         self._stack = ExitStack()
         self._client: SynthClient | None = None
         self._apps: dict[object, AppAddress | SynthError] = {}
@@ -116,7 +129,9 @@ class Resources:
         from pytest_synth.client.credentials import backend_url, synth_api_key
         from pytest_synth.client.transport import StdlibTransport
 
-        if self.is_local:
+        if self._owner is not None:
+            url, key = self._owner.backend()
+        elif self.is_local:
             from pytest_synth.backend import BackendSettings, start
 
             backend = self._stack.enter_context(
@@ -135,12 +150,16 @@ class Resources:
     def _serve(self, app: object) -> AppAddress:
         if isinstance(app, str):
             if not app.startswith(("http://", "https://")):
-                raise ConfigError(f"synth_task_app is {app!r}; give an ASGI app or an http(s) URL")
+                raise ConfigError(f"the task app is {app!r}; give an ASGI app or an http(s) URL")
             return AppAddress(app.rstrip("/"), "none", os.environ.get(KEY_VARIABLE))
         if isinstance(app, AppReference):
+            if self._owner is not None:
+                return self._owner.app(app.target, app.rootpath)
             app = load_app(app)
         if not callable(app):
-            raise ConfigError(f"synth_task_app is {app!r}; give an ASGI app or an http(s) URL")
+            raise ConfigError(
+                f"the task app is an object of type {type(app).__name__}; give an ASGI app or an http(s) URL"
+            )
         from pytest_synth._serving import ServerDied, ServerThread
 
         if self._key is None:

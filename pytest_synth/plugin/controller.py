@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_synth.evals.entries import entry_from_report
+from pytest_synth.evals.resources import Resources
+from pytest_synth.plugin.homeward import GatheredEntries
+from pytest_synth.plugin.options import read_settings
+from pytest_synth.plugin.rendezvous import WORKER_INPUT, Rendezvous
 from pytest_synth.plugin.summary import write_summary
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
-
-    from pytest_synth.report import EvalEntry
 
 
 class ControllerRun:
@@ -20,13 +21,20 @@ class ControllerRun:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._entries: dict[str, list[EvalEntry]] = {}
+        self._gathered = GatheredEntries()
         self._mistakes: tuple[str, ...] = ()
+        self._rendezvous: Rendezvous | None = None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        if not node.gateway.spec.popen:
+            return  # a worker on another machine cannot reach our loopback; it says so when it needs us
+        if self._rendezvous is None:
+            self._rendezvous = Rendezvous(lambda: Resources(read_settings(self._config)))
+        node.workerinput[WORKER_INPUT] = self._rendezvous.address
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        entries = entry_from_report(report)
-        if entries:
-            self._entries.setdefault(report.nodeid, []).extend(entries)
+        self._gathered.take(report)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -35,13 +43,18 @@ class ControllerRun:
         if mistakes:
             self._mistakes = tuple(mistakes)
 
-    @pytest.hookimpl(tryfirst=True)
+    @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        # Last, as syrupy joins the exit codes of others bit by bit.
         if self._mistakes:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+    def pytest_unconfigure(self) -> None:
+        if self._rendezvous is not None:
+            self._rendezvous.close()
+            self._rendezvous = None
 
     def summarise(self, reporter: TerminalReporter) -> None:
         for line in self._mistakes:
             reporter.write_line(f"ERROR: {line}", red=True)
-        entries = sorted(self._entries.items(), key=lambda pair: pair[0])
-        write_summary(reporter, [entry for _, found in entries for entry in found])
+        write_summary(reporter, self._gathered.in_order())

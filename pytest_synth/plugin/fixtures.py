@@ -29,9 +29,9 @@ def synth_task_app(request: pytest.FixtureRequest) -> object:
 
 
 @pytest.fixture(name="_synth_submission")
-def synth_submission(request: pytest.FixtureRequest) -> None:
+def synth_submission(request: pytest.FixtureRequest, synth_task_app: object) -> None:
     """Submit the test's eval, and with it all that may go ahead of their turn. Added by the plugin."""
-    _run(request).submit(request.node, request.getfixturevalue("synth_task_app"))
+    _run(request).submit(request.node, synth_task_app)
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,13 @@ class GateFailed(Failed):
     `xfail(raises=GateFailed)` expects exactly this, and not a test that could not be measured.
     """
 
+    __module__ = "builtins"  # as pytest's own Failed: summary lines then show the bare name
+
 
 class GateIncomplete(Failed):
     """The gate of a test could not be decided: seeds without a reward, or no job at all."""
+
+    __module__ = "builtins"
 
 
 def enforce(entry: EvalEntry) -> None:

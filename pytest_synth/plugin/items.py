@@ -42,8 +42,15 @@ def concerns_us(item: pytest.Item) -> bool:
     )
 
 
-def plan_items(items: Sequence[pytest.Item], settings: Settings) -> dict[str, PlannedEval]:
+def plan_items(
+    items: Sequence[pytest.Item], settings: Settings, *, is_worker: bool = False
+) -> dict[str, PlannedEval]:
     """Read the markers of all selected tests and prepare the tests for their submission.
+
+    Args:
+        is_worker: Whether this is a worker of pytest-xdist. There a job goes ahead of its turn only
+            where all workers would submit the very same one: to the controller's backend, for the
+            controller's app.
 
     Returns:
         The tests that concern us by node id, in the order of the run.
@@ -57,7 +64,7 @@ def plan_items(items: Sequence[pytest.Item], settings: Settings) -> dict[str, Pl
         if not concerns_us(item):
             continue
         try:
-            plans[item.nodeid] = _plan(item, position, settings)
+            plans[item.nodeid] = _plan(item, position, settings, is_worker)
         except SpecError as error:
             mistakes.append(f"synth_eval on {item.nodeid}: {error}")
     if mistakes:
@@ -70,7 +77,7 @@ def plan_items(items: Sequence[pytest.Item], settings: Settings) -> dict[str, Pl
     return plans
 
 
-def _plan(item: pytest.Item, position: int, settings: Settings) -> PlannedEval:
+def _plan(item: pytest.Item, position: int, settings: Settings, is_worker: bool) -> PlannedEval:
     marker = item.get_closest_marker(MARKER)
     if marker is not None and not _is_plain_test(item):
         raise SpecError(
@@ -91,7 +98,9 @@ def _plan(item: pytest.Item, position: int, settings: Settings) -> PlannedEval:
             "no task app; set synth_app = MODULE:ATTR in the ini file, pass --synth-app, "
             "or override the fixture synth_task_app in conftest.py"
         )
-    return PlannedEval(item, spec, source, spec is not None and _may_be_eager(item, source), position)
+    shared = _is_our_default(source) and settings.backend == "local"
+    eager = spec is not None and _may_be_eager(item, source) and (shared or not is_worker)
+    return PlannedEval(item, spec, source, eager, position)
 
 
 def _fixture_names(item: pytest.Item) -> Sequence[str]:

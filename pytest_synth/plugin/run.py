@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_synth.evals.entries import ENTRY_ATTRIBUTE, entry_from_report, entry_to_report, make_entry
+from pytest_synth.evals.entries import make_entry
 from pytest_synth.evals.jobs import EvalJobs, Request
-from pytest_synth.evals.resources import AppAddress, CurrentTunnel, Resources
+from pytest_synth.evals.resources import AppAddress, CurrentTunnel, Owner, Resources
 from pytest_synth.evals.settings import Settings
 from pytest_synth.evals.spec import SpecError, parse_eval
 from pytest_synth.plugin.gate import enforce
+from pytest_synth.plugin.homeward import GatheredEntries, attach_entries
 from pytest_synth.plugin.items import PlannedEval, plan_items
 from pytest_synth.plugin.options import read_settings
 from pytest_synth.plugin.progress import ProgressLine
@@ -48,21 +49,26 @@ class SynthRun:
         settings: The checked options.
         plans: The tests that concern us by node id, in the order of the run.
         config: Of the session; for terminal and verbosity only.
+        owner: Who owns backend and app, in a worker of pytest-xdist.
     """
 
-    def __init__(self, settings: Settings, plans: dict[str, PlannedEval], config: pytest.Config) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plans: dict[str, PlannedEval],
+        config: pytest.Config,
+        owner: Owner | None = None,
+    ) -> None:
         self.settings = settings
         self.plans = plans
-        self.resources = Resources(settings)
+        self.resources = Resources(settings, owner)
         self._config = config
-        self._is_worker = hasattr(config, "workerinput")
         run_id = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
-        worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-        self._jobs = EvalJobs(self.resources, settings, run_id + worker)
+        self._jobs = EvalJobs(self.resources, settings, run_id)
         self._outcomes: dict[str, EvalOutcome] = {}
         self._calls: dict[str, int] = {}
         self._unsent: dict[str, list[EvalEntry]] = {}
-        self._entries: dict[str, list[EvalEntry]] = {}
+        self._gathered = GatheredEntries()
         self._app: object | None = None
         self._progress = ProgressLine(config)
 
@@ -146,20 +152,18 @@ class SynthRun:
         if report.when == "call" or (report.when == "setup" and report.failed):
             entries = self._unsent.pop(item.nodeid, [])
             if entries:
-                setattr(report, ENTRY_ATTRIBUTE, entry_to_report(entries))
+                attach_entries(report, self.plans[item.nodeid].position, entries)
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        entries = entry_from_report(report)
-        if entries:
-            self._entries.setdefault(report.nodeid, []).extend(entries)
+        self._gathered.take(report)
 
     def pytest_report_collectionfinish(self) -> str | None:
         evals = sum(plan.spec is not None for plan in self.plans.values())
         return header_line(self.settings, evals) if evals and self._config.get_verbosity() >= 0 else None
 
     def summarise(self, reporter: TerminalReporter) -> None:
-        write_summary(reporter, [entry for entries in self._entries.values() for entry in entries])
+        write_summary(reporter, self._gathered.in_order())
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
@@ -179,19 +183,36 @@ def run_of(session: pytest.Session) -> SynthRun:
     config = session.config
     run = config.pluginmanager.get_plugin(PLUGIN_NAME)
     if run is None:
+        owner = None
         try:
             settings = read_settings(config)
-            plans = plan_items(session.items, settings)
+            owner = _owner(config)
+            plans = plan_items(session.items, settings, is_worker=hasattr(config, "workerinput"))
         except pytest.UsageError as error:
             if not hasattr(config, "workeroutput"):
                 raise
             config.workeroutput["synth_usage_error"] = list(map(str, error.args))
             session.items.clear()
             settings, plans = Settings(rootpath=config.rootpath), {}
-        run = SynthRun(settings, plans, config)
+        run = SynthRun(settings, plans, config, owner)
         config.pluginmanager.register(run, PLUGIN_NAME)
     assert isinstance(run, SynthRun)
     return run
+
+
+def _owner(config: pytest.Config) -> Owner | None:
+    """The controller, in a worker of pytest-xdist."""
+    if not hasattr(config, "workerinput"):
+        return None
+    from pytest_synth.plugin.rendezvous import WORKER_INPUT, ControllerLink
+
+    address = config.workerinput.get(WORKER_INPUT)
+    if address is None:
+        raise pytest.UsageError(
+            "evals need the controller's backend, which a worker on another machine (--tx) cannot reach; "
+            "use -n, or leave pytest-xdist out"
+        )
+    return ControllerLink(address)
 
 
 def _request(plan: PlannedEval) -> Request:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+# pytester forgets what an in-process run has imported; loaded here, it is loaded once for all of them.
+import pytest_synth.backend.running
+import pytest_synth.client.api
+import pytest_synth.client.evals
+import pytest_synth.localapi
+import pytest_synth.report  # noqa: F401
+
 # 20 rows; "yes" is right for all but every fifth: a mean reward of exactly 0.80.
 APP = """
 from pytest_synth import task_app
@@ -22,7 +29,9 @@ app = task_app(rows=ROWS, run=run, score=score)
 INI = """
 [pytest]
 synth_app = my_app:app
-filterwarnings = error
+filterwarnings =
+    error
+    ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning
 asyncio_default_fixture_loop_scope = function
 """
 
