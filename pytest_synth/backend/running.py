@@ -86,12 +86,17 @@ class RunningBackend:
                     f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error};"
                     " port 0 takes a free one"
                 ) from error
-            server = ServerThread(self._app.asgi, sock=sock, name="synth-backend")
+            self._server = server = ServerThread(self._app.asgi, sock=sock, name="synth-backend")
             self.url = server.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
             self._app.gateway.base_url = self.url
             stack.enter_context(server)
             stack.callback(self._app.cut, _CUT_S)
             self._stack = stack.pop_all()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the server's thread still runs."""
+        return self._server.is_alive
 
     def stop(self) -> None:
         """Cut what runs, stop serving, remove the temporary database. A second call does nothing."""
