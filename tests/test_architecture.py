@@ -107,6 +107,7 @@ def test_inside_the_backend_imports_go_down_only(path: Path) -> None:
         "evals/__init__.py",
         "evals/settings.py",
         "plugin/__init__.py",
+        "plugin/detect.py",
         "plugin/fixtures.py",
         "plugin/options.py",
     ],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_synth.plugin.detect import concerns_us
 from pytest_synth.plugin.fixtures import (
     synth_client,
     synth_eval,
@@ -51,8 +52,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    from pytest_synth.plugin.items import concerns_us
-
     if any(concerns_us(item) for item in session.items):
         from pytest_synth.plugin.run import run_of
 

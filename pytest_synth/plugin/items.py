@@ -10,11 +10,10 @@ import pytest
 
 from pytest_synth.evals.settings import Settings
 from pytest_synth.evals.spec import EvalSpec, SpecError, parse_eval
+from pytest_synth.plugin.detect import MARKER, concerns_us
 
-MARKER = "synth_eval"
 APP_FIXTURE = "synth_task_app"
 SUBMISSION_FIXTURE = "_synth_submission"
-_NEEDS_APP = frozenset({"synth_result", "synth_eval", "synth_tunnel"})
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,6 @@ class PlannedEval:
     app_source: Any  # pytest's FixtureDef; compared by identity only
     eager: bool
     position: int
-
-
-def concerns_us(item: pytest.Item) -> bool:
-    """Say whether a collected item carries the marker or uses a fixture that needs the task app."""
-    return item.get_closest_marker(MARKER) is not None or not _NEEDS_APP.isdisjoint(
-        getattr(item, "fixturenames", ())
-    )
 
 
 def plan_items(
