@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_synth.backend.gateway import chat
+from pytest_synth.backend.gateway.dialect import Usage, dump
 from pytest_synth.backend.gateway.providers import OFFLINE, Target, access, resolve
 from pytest_synth.backend.gateway.refusals import CallRefused, PolicyRefused
 from pytest_synth.backend.gateway.rollouts import LiveRollout, ModelCall, shorten
-from pytest_synth.backend.gateway.sse import EventCutter, json_of, write_events
+from pytest_synth.backend.gateway.sse import EventCutter, json_of
 from pytest_synth.backend.gateway.upstream import Upstream
 
 # Settings of the policy that a call of the policy gets where the task app sent none.
@@ -126,14 +127,14 @@ class Caller:
             response = _offline(plan)
             self._note(plan, live, started, response, 200, None)
             if not plan.streams:
-                return Answer(chat.dump(response))
+                return Answer(dump(response))
             return Answer(b"", _replay(response, usage=plan.wants_usage))
         name = plan.target.provider.name
         try:
             reach = access(plan.target.provider, self._environ)
         except PolicyRefused as refused:
             raise CallRefused(422, str(refused)) from refused
-        payload = chat.dump(plan.body)
+        payload = dump(plan.body)
         if plan.streams:
             chunks = await self._upstream.stream(name, reach, chat.OPERATION, payload)
             return Answer(b"", self._relay(plan, live, started, chunks))
@@ -144,7 +145,7 @@ class Caller:
     async def _relay(
         self, plan: _Plan, live: LiveRollout | None, started: float, chunks: AsyncIterator[bytes]
     ) -> AsyncIterator[bytes]:
-        cutter, assembler = EventCutter(), chat.Assembler()
+        cutter, assembler = EventCutter(), chat.assembler()
         error: str | None = "the task app closed the stream before its end"
         try:
             async for chunk in chunks:
@@ -177,7 +178,7 @@ class Caller:
     ) -> None:
         if live is None or live.closed:
             return
-        prompt_tokens, completion_tokens = chat.tokens_of(response or {})
+        usage = chat.usage_of(response or {}) or Usage(0, 0)
         if plan.is_policy and response is not None:
             live.answer = shorten(chat.answer_of(response))
         live.calls.append(
@@ -188,8 +189,8 @@ class Caller:
                 response=response,
                 status=status,
                 latency_ms=(self._clock() - started) * 1000,
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
                 cost_usd=0.0 if plan.target.provider.name == OFFLINE else None,
                 error=error,
             )
@@ -246,6 +247,6 @@ def _offline(plan: _Plan) -> dict[str, Any]:
 
 
 async def _replay(response: Mapping[str, Any], *, usage: bool) -> AsyncIterator[bytes]:
-    for event in write_events(chat.chunks_of(response, usage=usage)):
+    for event in chat.events_of(response, usage=usage):
         yield event
         await asyncio.sleep(0)  # other calls go on between two events

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from pytest_synth.backend.gateway.dialect import Usage, count, dump, openai_error, text_of
+from pytest_synth.backend.gateway.sse import DONE
 
 OPERATION = "chat/completions"
 _SYSTEM_ROLES = ("system", "developer")
@@ -12,7 +14,6 @@ _JOINED = ("content", "refusal", "reasoning", "reasoning_content", "arguments")
 
 
 def refuse_body(body: Mapping[str, Any]) -> str | None:
-    """Say what is wrong with a body that no provider could answer; None if nothing is."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         return "'messages' must be a list with at least one message"
@@ -70,22 +71,31 @@ def answer_of(response: Mapping[str, Any]) -> str | None:
     return "\n".join(str(function.get("arguments", "")) for function in functions) or None
 
 
-def tokens_of(response: Mapping[str, Any]) -> tuple[int, int]:
-    """Prompt and completion tokens; 0 where the answer does not tell."""
+def usage_of(response: Mapping[str, Any]) -> Usage | None:
     usage = response.get("usage")
     if not isinstance(usage, dict):
-        return 0, 0
-    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+        return None
+    details = usage.get("prompt_tokens_details")
+    return Usage(
+        count(usage.get("prompt_tokens")),
+        count(usage.get("completion_tokens")),
+        cache_read_tokens=count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
+    )
 
 
-def text_of(content: object) -> str | None:
-    """A message's text; of a list of parts, the text parts joined."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, Sequence):
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
-        return "".join(text for text in texts if isinstance(text, str))
-    return None
+def output_limit(body: Mapping[str, Any]) -> int | None:
+    limit = count(body.get("max_completion_tokens")) or count(body.get("max_tokens"))
+    return limit * (count(body.get("n")) or 1) if limit else None
+
+
+def events_of(response: Mapping[str, Any], *, usage: bool) -> Iterator[bytes]:
+    for chunk in chunks_of(response, usage=usage):
+        yield b"data: " + dump(chunk) + b"\n\n"
+    yield DONE
+
+
+def error_body(message: str, kind: str, status: int) -> dict[str, Any]:
+    return openai_error(message, kind, status)
 
 
 def chunks_of(response: Mapping[str, Any], *, usage: bool) -> Iterator[dict[str, Any]]:
@@ -111,7 +121,11 @@ def chunks_of(response: Mapping[str, Any], *, usage: bool) -> Iterator[dict[str,
         yield {**frame, "choices": [], "usage": response["usage"]}
 
 
-class Assembler:
+def assembler() -> ChunkAssembler:
+    return ChunkAssembler()
+
+
+class ChunkAssembler:
     """Puts the chunks of a stream together into the answer that they are the parts of."""
 
     def __init__(self) -> None:
@@ -158,12 +172,3 @@ def _merge(into: dict[str, Any], delta: Mapping[str, Any]) -> None:
             old.extend(value)
         elif value is not None or key not in into:
             into[key] = dict(value) if isinstance(value, dict) else value
-
-
-def dump(value: Mapping[str, Any]) -> bytes:
-    """A body as bytes."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

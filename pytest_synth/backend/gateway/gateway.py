@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from pytest_synth.backend.gateway import chat
 from pytest_synth.backend.gateway.addresses import PREFIX, parse_address
 from pytest_synth.backend.gateway.calls import Answer, Caller
+from pytest_synth.backend.gateway.dialect import dump
 from pytest_synth.backend.gateway.providers import access, resolve
 from pytest_synth.backend.gateway.refusals import CallRefused
 from pytest_synth.backend.gateway.rollouts import LiveRollout, Rollout, RolloutSpec, RolloutUse
@@ -169,7 +170,7 @@ async def _told(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for event in events:
             yield event
     except CallRefused as refused:
-        yield b"data: " + chat.dump(_error(refused)) + b"\n\n"
+        yield b"data: " + dump(_error(refused)) + b"\n\n"
 
 
 def _refused(refused: CallRefused) -> Response:

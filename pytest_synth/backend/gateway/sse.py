@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from pytest_synth.backend.gateway.dialect import dump
 
 DONE = b"data: [DONE]\n\n"
 _END = re.compile(rb"\r?\n\r?\n")
@@ -50,8 +52,7 @@ def json_of(event: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def write_events(values: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    """Write JSON objects as events, then `[DONE]`."""
-    for value in values:
-        yield b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
-    yield DONE
+def event(value: Mapping[str, Any]) -> bytes:
+    """Write an event whose name is its own `type`, as Anthropic's and OpenAI's newer streams have it."""
+    name = str(value["type"]).encode()
+    return b"event: " + name + b"\ndata: " + dump(value) + b"\n\n"

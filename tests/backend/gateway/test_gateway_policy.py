@@ -103,8 +103,8 @@ def test_a_url_that_cannot_be_used_is_refused(environ: dict[str, str], message: 
 
 
 def test_a_key_is_not_in_the_repr_of_what_holds_it() -> None:
-    provider = Provider("p", "http://u:word@h/v1", "P_URL", "P_KEY")
-    assert repr(access(Provider("p", "http://h/v1", "P_URL", "P_KEY"), {"P_KEY": "sk-1"})) == (
-        "Access(base_url='http://h/v1', key=given)"
-    )
+    provider = Provider("p", "http://u:word@h/v1", "P_URL", key_variables=("P_KEY",))
+    assert repr(
+        access(Provider("p", "http://h/v1", "P_URL", key_variables=("P_KEY",)), {"P_KEY": "sk-1"})
+    ) == ("Access(base_url='http://h/v1', key=given)")
     assert "word" not in repr(access(provider, {"P_URL": "http://u:word@h/v1"}))

@@ -14,7 +14,7 @@ from fakes.model_provider import completion, events
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from pytest_synth.backend.gateway.chat import Assembler, chunks_of
+from pytest_synth.backend.gateway.chat import ChunkAssembler, chunks_of
 from pytest_synth.backend.gateway.sse import EventCutter
 
 FRAME = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "fake-1"}
@@ -145,7 +145,7 @@ TOOL_CALL = {"id": "call_1", "type": "function", "function": {"name": "pick", "a
     ],
 )
 def test_an_answer_taken_apart_and_put_together_is_the_same(answer: dict[str, Any]) -> None:
-    assembler = Assembler()
+    assembler = ChunkAssembler()
     for value in chunks_of(answer, usage=True):
         assembler.feed(json.loads(json.dumps(value)))
     assert assembler.response == answer
@@ -155,7 +155,7 @@ def test_arguments_in_pieces_are_joined_for_each_call() -> None:
     def call(index: int, **function: str) -> dict[str, Any]:
         return {"index": index, "function": function}
 
-    assembler = Assembler()
+    assembler = ChunkAssembler()
     for delta in (
         {"tool_calls": [{**call(0, name="a", arguments=""), "id": "1"}]},
         {"tool_calls": [call(0, arguments='{"x":'), {**call(1, name="b", arguments="{"), "id": "2"}]},
