@@ -19,6 +19,8 @@ from pytest_synth.tunnels.tunnel import Tunnel
 
 logger = logging.getLogger(__name__)
 
+_JOIN_S = 10.0  # a request through the public URL may take its time-outs for connecting and reading
+
 
 @dataclass(frozen=True)
 class Timings:
@@ -56,6 +58,7 @@ class CloudflaredTunnel(Tunnel):
         source: What to start cloudflared with.
         binary: Path of cloudflared.
         probe_key: The task app's key.
+        probe: Whether the task app is asked through the public URL.
         resolve: Name resolution for the request through the public URL.
         timings: All waiting.
         progress: Told what is being waited for, from another thread.
@@ -67,6 +70,7 @@ class CloudflaredTunnel(Tunnel):
         *,
         binary: str,
         probe_key: str | None,
+        probe: bool,
         resolve: Resolve,
         timings: Timings,
         progress: Callable[[str], None] | None,
@@ -75,6 +79,7 @@ class CloudflaredTunnel(Tunnel):
         self._source = source
         self._binary = binary
         self._probe_key = probe_key
+        self._probe = probe
         self._resolve = resolve
         self._timings = timings
         self._progress = progress
@@ -127,7 +132,7 @@ class CloudflaredTunnel(Tunnel):
             process.stop(self._timings.stop_s)
         if self._thread.is_alive():
             # It may wait for an answer out of the network; it is a daemon and ends after that.
-            self._thread.join(self._timings.stop_s)
+            self._thread.join(_JOIN_S)
         atexit.unregister(self._close_at_exit)
 
     def _close_at_exit(self) -> None:
@@ -140,6 +145,7 @@ class CloudflaredTunnel(Tunnel):
         try:
             launch = self._source.prepare()
             self._bring_up(launch)
+            self._source.report(connected=True)
             self._settled.set()
             while True:
                 reason = self._watch()
@@ -166,7 +172,8 @@ class CloudflaredTunnel(Tunnel):
         process = self._start_process(launch)
         url = self._wait_for_url(process, launch, deadline)
         self._wait_for_connection(process, deadline)
-        self._wait_for_answer(process, url, deadline)
+        if self._probe:
+            self._wait_for_answer(process, url, deadline)
         self._url = url
         self._say(f"task app reachable at {url}")
 
@@ -283,6 +290,7 @@ class CloudflaredTunnel(Tunnel):
                 reason = str(error)
             else:
                 self._generation += 1
+                self._source.report(connected=True)
                 return
         raise TunnelError(
             f"the tunnel to 127.0.0.1:{self.port} has died for good, after {self._timings.restarts} "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from types import TracebackType
 from typing import Any, Self
@@ -11,8 +10,10 @@ from urllib.parse import urlsplit
 
 from pytest_synth._serving import ServerDied, ServerThread, bind_loopback
 from pytest_synth.errors import ConfigError, TaskAppError
-from pytest_synth.tunnels.opening import make_tunnel
+from pytest_synth.tunnels.opening import make_tunnel, parse_kind
 from pytest_synth.tunnels.tunnel import Tunnel, TunnelBackend
+
+_MANAGED = (TunnelBackend.CloudflareManagedTunnel, TunnelBackend.CloudflareManagedLease)
 
 
 class TunneledLocalAPI:
@@ -51,7 +52,10 @@ class TunneledLocalAPI:
         local_port: int,
         backend: TunnelBackend = TunnelBackend.CloudflareManagedTunnel,
         *,
+        api_key: str | None = None,
         env_api_key: str | None = None,
+        backend_url: str | None = None,
+        verify_dns: bool = True,
         progress: bool = False,
     ) -> Self:
         """Open a tunnel to a task app that listens on 127.0.0.1 already.
@@ -59,11 +63,31 @@ class TunneledLocalAPI:
         Args:
             local_port: Where the task app listens.
             backend: Kind of the tunnel.
+            api_key: For the backend, which gives managed tunnels; default: `SYNTH_API_KEY`.
             env_api_key: The task app's key; default: `ENVIRONMENT_API_KEY`. None is minted or uploaded.
+            backend_url: Default: `SYNTH_BACKEND_URL`, else the hosted service.
+            verify_dns: Wait until the task app answers through its public URL.
             progress: Say on stderr what is being waited for.
+
+        Raises:
+            ConfigError: If there is no such kind, or no API key for a managed one.
+            TunnelError: If the tunnel cannot be opened; it says why and what to do.
         """
-        key = env_api_key or os.environ.get("ENVIRONMENT_API_KEY") or None
-        tunnel = make_tunnel(local_port, backend, probe_key=key, progress=_to_stderr if progress else None)
+        from pytest_synth.client.credentials import environment_api_key
+
+        client = None
+        if parse_kind(backend) in _MANAGED:
+            from pytest_synth.client import SynthClient
+
+            client = SynthClient(backend_url, api_key)
+        tunnel = make_tunnel(
+            local_port,
+            backend,
+            client=client,
+            probe_key=environment_api_key(env_api_key),
+            probe=verify_dns,
+            progress=_to_stderr if progress else None,
+        )
         try:
             await asyncio.to_thread(tunnel.open)
         except BaseException:  # a cancelled task, too: the thread goes on waiting until the tunnel is closed

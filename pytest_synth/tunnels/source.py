@@ -26,7 +26,7 @@ class Launch:
 class Source:
     """Makes the `Launch` of a tunnel. This one is a quick tunnel's: nothing to ask for, nothing to keep.
 
-    All methods are called from the tunnel's own thread, but `close` perhaps from another one.
+    All methods are called from the tunnel's own thread.
     """
 
     backend = TunnelBackend.CloudflareQuickTunnel
@@ -54,4 +54,4 @@ class Source:
         return None
 
     def close(self) -> None:
-        """Give back what `prepare` got."""
+        """Give back what `prepare` got, also if it failed half-way; called once."""

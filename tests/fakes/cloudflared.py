@@ -150,8 +150,9 @@ def write(path: Path, document: object) -> None:
 
 
 class State:
-    def __init__(self, run: Run, target: str) -> None:
+    def __init__(self, run: Run, target: str, token: str | None) -> None:
         self.run = run
+        self.token = f" with {token}" if token else ""
         self.target = target
         self.is_connected = False
         self.host: str | None = None
@@ -266,7 +267,9 @@ FAULTS: dict[str, Callable[[State], None]] = {
         'failed to request quick Tunnel: Post "https://api.trycloudflare.com/tunnel": '
         "dial tcp: lookup api.trycloudflare.com: no such host",
     ),
-    "crash": lambda state: end(2, "panic: runtime error: invalid memory address or nil pointer dereference"),
+    "crash": lambda state: end(
+        2, f"panic: runtime error: invalid memory address or nil pointer dereference{state.token}"
+    ),
     "bad_token": lambda state: end(255, "Provided Tunnel token is not valid."),
 }
 
@@ -294,8 +297,9 @@ def main() -> None:
     parser.add_argument("--metrics", required=True)
     parser.add_argument("--config")
     parser.add_argument("--url")
-    parser.add_argument("what", nargs="?", choices=["run"])
-    options = parser.parse_args()
+    options, rest = parser.parse_known_args()
+    if rest not in ([], ["run"]):
+        parser.error(f"unknown arguments {rest}")
     folder: Path = options.fake
 
     number = len(list(folder.glob("start-*.json")))
@@ -305,7 +309,7 @@ def main() -> None:
 
     token = os.environ.get("TUNNEL_TOKEN")
     target, host = options.url or "", run.host
-    is_managed = options.what == "run"
+    is_managed = rest == ["run"]
     if is_managed:
         with contextlib.suppress(ValueError, KeyError):
             knowledge = json.loads(base64.b64decode(token or ""))
@@ -313,7 +317,7 @@ def main() -> None:
         if not target:
             end(255, "Provided Tunnel token is not valid.")
 
-    state = State(run, target)
+    state = State(run, target, token)
     if run.fault == "hang":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     edge = serve(0, edge_handler(state), tls=True)
