@@ -38,6 +38,7 @@ def ask(url: str, **options: object) -> tuple[int, dict[str, list[str]], bytes]:
         ("/s/abc123", b"GET / "),
         ("/s/abc123/", b"GET / "),
         ("/s/abc123/a%2Fb/%C3%A4?q=%26&q=2", b"GET /a%2Fb/%C3%A4?q=%26&q=2 "),
+        ("/s/abc123/a%7Eb?q=%2A+%7E", b"GET /a%7Eb?q=%2A+%7E "),
         ("/s/abc123/s/abc123/x", b"GET /s/abc123/x "),
     ],
 )
