@@ -49,8 +49,6 @@ class Threads:
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling a function gives an awaitable for certain (partials and callable objects too)."""
-    while isinstance(function, functools.partial):
-        function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - not whether, but how it is called
     )

@@ -75,6 +75,10 @@ class LLM:
         **parameters: Any,
     ) -> Reply:
         """Send messages to the model and return its answer; arguments and errors as `AsyncLLM.chat`."""
+        if _is_running():  # waiting here would wait for ever
+            raise RuntimeError(
+                "run gave a coroutine but is no async def, so its llm blocks; make it async def"
+            )
         if self._closed:
             raise RuntimeError("the rollout is over: its caller has gone")
         future = asyncio.run_coroutine_threadsafe(
@@ -94,3 +98,12 @@ class LLM:
         self._closed = True
         for future in tuple(self._pending):
             future.cancel()
+
+
+def _is_running() -> bool:
+    """Whether this thread runs an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

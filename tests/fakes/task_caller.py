@@ -92,7 +92,7 @@ class TaskCaller:
                 httpx.AsyncClient(transport=transport, base_url="http://task-app") as client,
             ):
                 given = {"X-API-Key": KEY} if headers is None else headers
-                sent = {k: v if isinstance(v, bytes) else v.encode() for k, v in given.items()}
+                sent = {k.encode(): v if isinstance(v, bytes) else v.encode() for k, v in given.items()}
                 return await client.request(method, path, json=json, headers=sent, **more)
 
         return asyncio.run(send())

@@ -37,6 +37,10 @@ def in_a_library(*_: Any) -> Any:
     return json.loads("{")
 
 
+def cut_text(*_: Any) -> Any:
+    raise ValueError("cut \ud83d")
+
+
 async def deep_async(*_: Any) -> Any:
     return deep()
 
@@ -54,6 +58,7 @@ async def cancel_itself(*_: Any) -> Any:
         pytest.param(
             deep_async, "ValueError: invalid literal for int() with base 10: 'x1'", "deep", id="async"
         ),
+        pytest.param(cut_text, "ValueError: cut ? (", "cut_text", id="half a surrogate pair"),
         pytest.param(in_a_library, "JSONDecodeError: Expecting", "in_a_library", id="raised in a library"),
         pytest.param(stop_iteration, "RuntimeError: the function raised StopIteration", None, id="iterator"),
         pytest.param(fail_the_test, "Failed: not like that", "fail_the_test", id="pytest.fail"),

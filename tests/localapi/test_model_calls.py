@@ -285,6 +285,17 @@ def test_a_call_that_cannot_be_made_says_why(
     assert ask(policy=policy, **parameters)["message"].startswith(f"ConfigError: {message}")
 
 
+def test_a_plain_function_that_gives_a_coroutine_is_told_apart(base: str) -> None:
+    async def inner(row: str, llm: Any) -> Any:
+        return await llm.chat(MESSAGES)
+
+    app = task_app(rows=["row"], run=lambda row, llm: inner(row, llm), score=lambda row, answer: 1)
+    message = TaskCaller(app).refused(policy={"inference_url": base})[2]
+    assert message.startswith(
+        "RuntimeError: run gave a coroutine but is no async def, so its llm blocks; make it"
+    )
+
+
 def test_the_policy_can_be_read(base: str) -> None:
     app = task_app(rows=["row"], run=lambda row, llm: llm.policy["style"], score=lambda row, answer: 1)
     reply = TaskCaller(app).rollout(policy={"style": "terse"})
