@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_synth.localapi import LocalAPIConfig, create_local_api, task_app
     from pytest_synth.plugin.gate import GateFailed, GateIncomplete
     from pytest_synth.prompts import Prompt, load_prompt
+    from pytest_synth.tunnels import TunnelBackend, TunneledLocalAPI
 
 _HOMES = {
     "EvalJob": "pytest_synth.client",
@@ -49,6 +50,8 @@ _HOMES = {
     "GateIncomplete": "pytest_synth.plugin.gate",
     "Prompt": "pytest_synth.prompts",
     "load_prompt": "pytest_synth.prompts",
+    "TunnelBackend": "pytest_synth.tunnels",
+    "TunneledLocalAPI": "pytest_synth.tunnels",
 }
 
 __all__ = [
@@ -73,6 +76,8 @@ __all__ = [
     "GateIncomplete",
     "Prompt",
     "load_prompt",
+    "TunnelBackend",
+    "TunneledLocalAPI",
 ]
 
 
