@@ -24,7 +24,9 @@ def test_events_are_read_whatever_the_line_ends_and_pieces(newline: str, size: i
 
 
 def test_an_event_may_have_several_data_lines_and_no_space() -> None:
-    assert read(b'data:{"seq":\ndata: 3}\n\n') == [{"seq": 3}]
+    data = b'data:{"seq":\r\ndata: 3}\r\n\r\n'
+    assert read(data) == [{"seq": 3}]
+    assert read(*(bytes([byte]) for byte in data)) == [{"seq": 3}]
 
 
 @pytest.mark.parametrize("data", ["[DONE]", "ping", "[1, 2]", "null", ""])

@@ -100,7 +100,11 @@ def test_many_threads_share_one_transport(base: str) -> None:
 
 
 def test_a_server_that_does_not_answer_is_a_timeout(base: str) -> None:
-    with httpx.Client(transport=StdlibTransport(), timeout=0.05) as http, pytest.raises(httpx.ReadTimeout):
+    timeout = httpx.Timeout(10.0, read=0.05)
+    with (
+        httpx.Client(transport=StdlibTransport(), timeout=timeout) as http,
+        pytest.raises(httpx.ReadTimeout),
+    ):
         http.get(base + "/hang")
 
 
