@@ -74,7 +74,7 @@ def test_interrupt_ends_the_run_soon_and_leaves_nothing(
     finally:
         run.kill()
     assert run.returncode == pytest.ExitCode.INTERRUPTED, output
-    assert took < 5, output  # measured: 1.2 s; the machine may be busy
+    assert took < 20, output  # not the 60 s of a rollout; `benchmarks/plugin_interrupt.py` measures it
     assert (project.path / "left").read_text() == "[]"
     assert [port for port in ports if is_open(port)] == []
     assert [entry for entry in temporary.iterdir() if entry.name.startswith("pytest-synth")] == []

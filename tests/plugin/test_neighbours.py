@@ -49,7 +49,7 @@ def test_again(synth_result, synth_tunnel):
             print("servers", sorted(len(u) for u in urls.values()), len(set.union(*urls.values())))
         """
     )
-    result = project.runpytest_subprocess("-p", "no:randomly", "-s")
+    result = project.runpytest("-p", "no:randomly", "-s")
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(["*servers [[]1, 1] 2"])
 
@@ -69,7 +69,7 @@ def test_app_of_a_function_fixture_is_served_for_its_own_test(project: pytest.Py
             assert synth_result.mean_reward == request.node.callspec.params["synth_task_app"]
         """
     )
-    project.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=2)
+    project.runpytest("-p", "no:randomly").assert_outcomes(passed=2)
 
 
 def test_tests_of_asyncio_and_anyio_work_beside_evals(project: pytest.Pytester) -> None:
@@ -104,7 +104,7 @@ def test_tests_of_asyncio_and_anyio_work_beside_evals(project: pytest.Pytester) 
             assert synth_eval(seeds=range(20)).mean_reward == 0.8
         """
     )
-    result = project.runpytest_subprocess("-p", "no:randomly")
+    result = project.runpytest("-p", "no:randomly")
     result.assert_outcomes(passed=4, failed=1)
     result.stdout.fnmatch_lines(["gate failed: mean reward 0.80 over 20 seeds is below min_reward 0.90*"])
 
@@ -127,7 +127,7 @@ def test_mocks_of_a_test_do_not_catch_the_plugin(project: pytest.Pytester) -> No
             assert httpx.get("https://example.org/").status_code == 204
         """
     )
-    project.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=1)
+    project.runpytest("-p", "no:randomly").assert_outcomes(passed=1)
 
 
 def test_environment_key_of_the_user_is_used_and_left_alone(
@@ -148,7 +148,7 @@ def test_environment_key_of_the_user_is_used_and_left_alone(
         """,
     )
     monkeypatch.setenv("ENVIRONMENT_API_KEY", "chosen-by-the-user")
-    result = project.runpytest_subprocess("-p", "no:randomly", "-s")
+    result = project.runpytest("-p", "no:randomly", "-s")
     result.stdout.fnmatch_lines(["*key chosen", "*after chosen"])
     monkeypatch.delenv("ENVIRONMENT_API_KEY")
-    project.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=1)
+    project.runpytest("-p", "no:randomly").assert_outcomes(passed=1)

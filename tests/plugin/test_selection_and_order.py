@@ -57,29 +57,29 @@ def counted(project: pytest.Pytester) -> pytest.Pytester:
 
 
 def test_all_evals_share_one_limit_and_overlap(counted: pytest.Pytester) -> None:
-    result = counted.runpytest_subprocess("-p", "no:randomly", "--synth-concurrency", "12")
+    result = counted.runpytest("-p", "no:randomly", "--synth-concurrency", "12")
     result.assert_outcomes(passed=3)
     assert seeds(counted) == list(range(30))
     assert max(flying for _, flying in log(counted)) == 12  # more than one test's ten seeds at once
 
 
 def test_deselected_evals_are_not_submitted(counted: pytest.Pytester) -> None:
-    counted.runpytest_subprocess("-p", "no:randomly", "-k", "test_b").assert_outcomes(passed=1, deselected=2)
+    counted.runpytest("-p", "no:randomly", "-k", "test_b").assert_outcomes(passed=1, deselected=2)
     assert seeds(counted) == list(range(10, 20))
 
 
 def test_collecting_only_submits_nothing(counted: pytest.Pytester) -> None:
     for flag in ("--collect-only", "--setup-plan"):
-        assert counted.runpytest_subprocess("-p", "no:randomly", flag).ret == 0
+        assert counted.runpytest("-p", "no:randomly", flag).ret == 0
     assert seeds(counted) == []
 
 
 def test_last_failed_runs_only_the_eval_that_failed(counted: pytest.Pytester) -> None:
     text = (counted.path / "test_file.py").read_text()
     (counted.path / "test_file.py").write_text(text.replace("def test_b(): ...", "def test_b(): assert 0"))
-    counted.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=2, failed=1)
+    counted.runpytest("-p", "no:randomly").assert_outcomes(passed=2, failed=1)
     (counted.path / "seeds.log").unlink()
-    counted.runpytest_subprocess("-p", "no:randomly", "--lf").assert_outcomes(failed=1)
+    counted.runpytest("-p", "no:randomly", "--lf").assert_outcomes(failed=1)
     assert seeds(counted) == list(range(10, 20))
 
 
@@ -105,7 +105,7 @@ def test_skipped_evals_do_not_spend(counted: pytest.Pytester) -> None:
         def test_d(): ...
         """
     )
-    result = counted.runpytest_subprocess("-p", "no:randomly")
+    result = counted.runpytest("-p", "no:randomly")
     result.assert_outcomes(skipped=2, xfailed=1, passed=1)
     assert seeds(counted) == list(range(30, 40))
 
@@ -125,7 +125,7 @@ def test_fixture_that_fails_first_keeps_the_eval_from_being_submitted_on_its_own
         def test_a(broken): ...
         """
     )
-    result = counted.runpytest_subprocess("-p", "no:randomly")
+    result = counted.runpytest("-p", "no:randomly")
     result.assert_outcomes(errors=1)
     assert seeds(counted) == []
 
@@ -145,7 +145,7 @@ def test_stop_at_the_first_failure_stops_what_has_not_started(
         """
     )
     monkeypatch.setenv("ROLLOUT_S", "0.3")
-    result = counted.runpytest_subprocess("-p", "no:randomly", "-x", "--synth-concurrency", "4")
+    result = counted.runpytest("-p", "no:randomly", "-x", "--synth-concurrency", "4")
     result.assert_outcomes(failed=1)
     assert {0, 1, 2, 3} <= set(seeds(counted))
     assert len(seeds(counted)) < 30  # 4 at once, cut at once: far from all 84
@@ -164,7 +164,7 @@ def test_rerun_uses_the_result_again(counted: pytest.Pytester) -> None:
             assert len(set(tries)) == 1
         """
     )
-    result = counted.runpytest_subprocess("-p", "no:randomly", "--reruns", "2")
+    result = counted.runpytest("-p", "no:randomly", "--reruns", "2")
     assert "1 passed, 2 rerun" in result.stdout.str()
     assert seeds(counted) == list(range(10))
     assert result.stdout.str().count("10/10") == 1
@@ -182,7 +182,7 @@ def test_samples_run_every_seed_several_times(counted: pytest.Pytester) -> None:
             ]
         """
     )
-    counted.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=1)
+    counted.runpytest("-p", "no:randomly").assert_outcomes(passed=1)
     assert seeds(counted) == [3, 3, 3, 4, 4, 4]
 
 
@@ -195,12 +195,12 @@ def test_own_limit_of_an_eval_holds(counted: pytest.Pytester) -> None:
         def test_a(): ...
         """
     )
-    counted.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=1)
+    counted.runpytest("-p", "no:randomly").assert_outcomes(passed=1)
     assert max(flying for _, flying in log(counted)) == 2
 
 
 def test_same_results_with_workers(counted: pytest.Pytester) -> None:
-    result = counted.runpytest_subprocess("-p", "no:randomly", "-n", "2")
+    result = counted.runpytest("-p", "no:randomly", "-n", "2")
     result.assert_outcomes(passed=3)
     assert seeds(counted) == list(range(30))
     assert len([line for line in result.outlines if "10/10" in line]) == 3

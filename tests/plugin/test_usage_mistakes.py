@@ -61,7 +61,7 @@ def test_all_mistakes_of_a_run_are_told_at_once(project: pytest.Pytester) -> Non
 
 def test_mistake_under_xdist_is_told_once_by_the_controller(project: pytest.Pytester) -> None:
     project.makepyfile(test_file="import pytest\n" + str(MISTAKES[0].values[0]) + "\ndef test_other(): ...")
-    result = project.runpytest_subprocess("-p", "no:randomly", "-n", "2")
+    result = project.runpytest("-p", "no:randomly", "-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     lines = [line for line in result.outlines + result.errlines if "min_rewrd" in line]
     assert len(lines) == 1
@@ -203,7 +203,7 @@ def test_task_app_that_cannot_be_served_is_one_clear_line(
         def test_it(): ...
         """,
     )
-    result = project.runpytest_subprocess("-p", "no:randomly", "--synth-app", app)
+    result = project.runpytest("-p", "no:randomly", "--synth-app", app)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([f"gate incomplete: 3 of 3 seeds have no reward (*{text}"])
     assert "Traceback" not in result.stderr.str() + result.stdout.str()
@@ -266,7 +266,7 @@ def test_wrong_key_of_a_running_task_app_says_which_key_differs(
         """,
     )
     monkeypatch.setenv("ENVIRONMENT_API_KEY", "not-the-right-one-1234")
-    result = project.runpytest_subprocess("-p", "no:randomly")
+    result = project.runpytest("-p", "no:randomly")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         ["gate incomplete: *task app at http://127.0.0.1:* refused *its ENVIRONMENT_API_KEY differs*"]
@@ -293,7 +293,7 @@ def test_task_app_that_is_not_there_is_named_with_its_address(project: pytest.Py
         def test_it(): ...
         """,
     )
-    result = project.runpytest_subprocess("-p", "no:randomly")
+    result = project.runpytest("-p", "no:randomly")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["gate incomplete: *http://127.0.0.1:*"])
     assert "Traceback" not in result.stderr.str() + result.stdout.str()
