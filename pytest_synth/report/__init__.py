@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
-from pytest_synth.report.entries import EvalEntry
+from pytest_synth.report.entries import (
+    BaselineEntry,
+    Candidate,
+    EvalEntry,
+    MetricLimit,
+    ModelCall,
+    OptimizationEntry,
+    RolloutCalls,
+    Rule,
+    RunReport,
+    SeedChange,
+)
 from pytest_synth.report.terminal import failure_text, prompt_line, terminal_lines
 
-__all__ = ["EvalEntry", "failure_text", "prompt_line", "terminal_lines"]
+__all__ = [
+    "BaselineEntry",
+    "Candidate",
+    "EvalEntry",
+    "MetricLimit",
+    "ModelCall",
+    "OptimizationEntry",
+    "RolloutCalls",
+    "Rule",
+    "RunReport",
+    "SeedChange",
+    "failure_text",
+    "prompt_line",
+    "terminal_lines",
+]

@@ -1,54 +1,144 @@
-"""What a report is made of: one entry for each eval, with the rows that it came from."""
+"""What a report is made of: the evals and optimisations of a run, as values that cross processes and files.
+
+Models forbid unknown fields: a report is read by the version that wrote it, or refused by its number.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import fsum
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from pytest_synth.contracts.evals import EvalRow, PromptSource
+from pydantic import BaseModel, ConfigDict
+
+from pytest_synth.contracts.evals import EvalRow, PromptMessage, PromptSource
 
 Outcome = Literal["passed", "failed", "incomplete"]
+Interval = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class EvalEntry:
-    """One eval of a run, as the reports show it.
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    Attributes:
-        node_id: Of the test; with a suffix where one test ran several evals.
-        gate_text, gate_details: The verdict in words: one line, and further lines.
-        mean_reward: None if the gate is incomplete.
-        interval: Two-sided confidence interval of the mean.
-        threshold: `min_reward`; None if the gate has none.
-        seeds_asked, seeds_done: Seeds asked for, and those that have a reward.
-        rollouts: Rollouts that were run, repeats included.
-        duration_s: From the first rollout's start to the last one's end.
-        cost_usd: US dollars; None when a price is not known.
-        replayed: Model calls that were answered from a cassette.
-        rows: One for each rollout, in any order.
-    """
 
-    node_id: str
-    outcome: Outcome
-    gate_text: str
-    gate_details: tuple[str, ...] = ()
-    mean_reward: float | None = None
-    interval: tuple[float, float] | None = None
-    threshold: float | None = None
-    seeds_asked: int = 0
-    seeds_done: int = 0
-    rollouts: int = 0
-    duration_s: float = 0.0
+class MetricLimit(_Entry):
+    """Limit for the mean of an objective."""
+
+    name: str
+    relation: Literal[">=", "<="]
+    limit: float
+
+
+class Rule(_Entry):
+    """What a gate demanded; enough to judge the rows again."""
+
+    rule: Literal["mean", "lower_bound", "not_worse"] = "mean"
+    min_reward: float | None = None
+    max_regression: float | None = None
+    confidence: float = 0.95
+    allow_missing: int = 0
+    metrics: tuple[MetricLimit, ...] = ()
+
+
+class SeedChange(_Entry):
+    """Reward of one seed in the baseline and now."""
+
+    split: str | None = None
+    seed: int
+    before: float
+    now: float
+
+
+class BaselineEntry(_Entry):
+    """The comparison of an eval with its stored baseline."""
+
+    mean: float
+    """Mean of the baseline over the seeds that were compared."""
+    difference: float
+    """Mean paired difference, now minus before."""
+    interval: Interval
+    """Two-sided interval of the difference."""
+    lower_bound: float
+    """One-sided lower bound of the difference."""
+    newly_failing: tuple[SeedChange, ...] = ()
+    newly_fixed: tuple[SeedChange, ...] = ()
+    drops: tuple[SeedChange, ...] = ()
+    """All seeds whose reward fell, the largest fall first."""
+
+
+class ModelCall(_Entry):
+    """One call of the model in a rollout."""
+
+    messages: tuple[PromptMessage, ...]
+    """As they were sent; `pattern` is the text."""
+    answer: str | None = None
+    """Text of the answer, or its tool calls as text."""
+    error: str | None = None
+    model: str | None = None
     tokens: int = 0
     cost_usd: float | None = None
+    latency_ms: float | None = None
+    replayed: bool = False
+
+
+class RolloutCalls(_Entry):
+    """The model calls of one rollout, in order."""
+
+    split: str | None = None
+    seed: int
+    sample: int = 0
+    calls: tuple[ModelCall, ...]
+
+
+class EvalEntry(_Entry):
+    """One eval of a run."""
+
+    node_id: str
+    """Of the test; with a suffix where one test ran several evals."""
+    outcome: Outcome
+    gate_text: str
+    """The verdict in words: one line."""
+    gate_details: tuple[str, ...] = ()
+    """Further lines of the verdict."""
+    rule: Rule | None = None
+    mean_reward: float | None = None
+    """Mean over the seeds; null if too many seeds are missing, or the eval was ended early."""
+    at_most: float | None = None
+    """Highest mean that was still possible when the eval was ended early."""
+    interval: Interval | None = None
+    """Two-sided confidence interval of the mean."""
+    lower_bound: float | None = None
+    """One-sided, where the gate holds it against the threshold."""
+    threshold: float | None = None
+    """`min_reward`; null if the gate has none."""
+    baseline: BaselineEntry | None = None
+    seeds_asked: int = 0
+    seeds_done: int = 0
+    """Seeds that have a reward."""
+    seeds_not_run: int = 0
+    """Seeds that were spared because the verdict was certain."""
+    rollouts: int = 0
+    """Rollouts that were run, repeats included."""
+    duration_s: float = 0.0
+    """From the first rollout's start to the last one's end."""
+    tokens: int = 0
+    cost_usd: float | None = None
+    """US dollars; null when a price is not known."""
+    saved_usd: float | None = None
+    """What the replayed calls cost when they were recorded; null when not known."""
     replayed: int = 0
+    """Model calls that were answered from a cassette."""
     model: str | None = None
+    """Provider and model, `openai/gpt-4.1-nano`."""
     prompt_source: PromptSource | None = None
     prompt_fingerprint: str | None = None
-    rows: Sequence[EvalRow] = ()
+    prompt: tuple[PromptMessage, ...] | None = None
+    """The prompt that ran, where it is known."""
+    stored_prompt: tuple[PromptMessage, ...] | None = None
+    """The prompt of the snapshot, where there is one and another one ran."""
+    rows: tuple[EvalRow, ...] = ()
+    """One for each rollout, in any order."""
+    calls: tuple[RolloutCalls, ...] = ()
+    """Model calls of rollouts that failed, as far as they are known."""
 
     @property
     def rollouts_per_s(self) -> float | None:
@@ -56,68 +146,63 @@ class EvalEntry:
         return self.rollouts / self.duration_s if self.rollouts and self.duration_s > 0 else None
 
 
-@dataclass(frozen=True)
-class SeedRows:
-    """The rows of one seed, in order of sample."""
+class Candidate(_Entry):
+    """One prompt that an optimisation tried."""
 
-    split: str | None
-    seed: int
-    rows: tuple[EvalRow, ...]
-
-    @property
-    def reward(self) -> float | None:
-        """Mean over the samples; None if one of them has no reward."""
-        rewards = [reward_of(row) for row in self.rows]
-        present = [reward for reward in rewards if reward is not None]
-        return fsum(present) / len(present) if len(present) == len(rewards) else None
-
-    @property
-    def reason(self) -> str | None:
-        """Why there is no reward."""
-        return next((reason_of(row) for row in self.rows if reward_of(row) is None), None)
-
-    @property
-    def lowest(self) -> EvalRow:
-        """The sample that tells most about a failure: the one with the lowest reward."""
-        return min(self.rows, key=lambda row: (reward_of(row) is not None, reward_of(row) or 0.0, row.sample))
+    id: str
+    parents: tuple[str, ...] = ()
+    """Empty for the baseline; two for a merge."""
+    generation: int = 0
+    accepted: bool
+    reward: float | None = None
+    """Mean on the search's own seeds; null if it was rejected before it was scored on them."""
+    rollouts: int
+    """Rollouts of the budget that were used when it was decided."""
+    prompt: tuple[PromptMessage, ...] | None = None
 
 
-def reward_of(row: EvalRow) -> float | None:
-    """Reward of a row; an error beside it wins."""
-    if row.error or row.error_kind:
-        return None
-    return row.outcome_reward if row.outcome_reward is not None else row.score
+class OptimizationEntry(_Entry):
+    """One optimisation of a run."""
+
+    node_id: str
+    finish_reason: str
+    budget: int
+    rollouts: int
+    """Rollouts that were used; never more than the budget."""
+    cost_usd: float | None = None
+    candidates: tuple[Candidate, ...]
+    """In the order in which they were decided; the first one is the baseline."""
+    best: str
+    """Id of the best candidate."""
+    held_out_seeds: int = 0
+    held_out_baseline: float | None = None
+    """Mean reward of the baseline on seeds that the search has not seen."""
+    held_out_best: float | None = None
+    held_out_interval: Interval | None = None
+    """Two-sided interval of the paired difference, best minus baseline."""
+    not_applied: tuple[str, ...] = ()
+    """Settings that were accepted and have no effect."""
 
 
-def reason_of(row: EvalRow) -> str:
-    return row.error or row.error_kind or "no reward and no reason was given"
+class RunReport(_Entry):
+    """All that the reports of one run show."""
+
+    created_at: str | None = None
+    """ISO 8601 with an offset."""
+    package_version: str | None = None
+    evals: tuple[EvalEntry, ...] = ()
+    optimizations: tuple[OptimizationEntry, ...] = ()
 
 
-def seeds_of(rows: Sequence[EvalRow]) -> list[SeedRows]:
-    """Group rows by (split, seed), in order of both."""
-    groups: dict[tuple[str | None, int], list[EvalRow]] = {}
-    for row in rows:
-        groups.setdefault((row.split, row.seed), []).append(row)
-    ordered = sorted(groups.items(), key=lambda item: (item[0][0] or "", item[0][1]))
-    return [
-        SeedRows(split, seed, tuple(sorted(members, key=lambda row: row.sample)))
-        for (split, seed), members in ordered
+def outcome_counts(evals: Sequence[EvalEntry]) -> str:
+    """`2 passed, 1 failed`."""
+    counted = [
+        (sum(e.outcome == outcome for e in evals), outcome) for outcome in ("passed", "failed", "incomplete")
     ]
+    return ", ".join(f"{n} {outcome}" for n, outcome in counted if n)
 
 
-def worst_seeds(rows: Sequence[EvalRow], n: int) -> list[SeedRows]:
-    """The seeds with the lowest rewards below 1, lowest first."""
-    ranked = sorted(
-        ((seed.reward, seed.seed, seed) for seed in seeds_of(rows) if seed.reward is not None),
-        key=lambda item: item[:2],
-    )
-    return [seed for reward, _, seed in ranked[:n] if reward < 1]
-
-
-def missing_seeds(rows: Sequence[EvalRow]) -> dict[str, list[SeedRows]]:
-    """Seeds without a reward by reason, the most frequent reason first."""
-    groups: dict[str, list[SeedRows]] = {}
-    for seed in seeds_of(rows):
-        if seed.reason is not None:
-            groups.setdefault(seed.reason, []).append(seed)
-    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
+def total_cost(evals: Sequence[EvalEntry]) -> float | None:
+    """Sum of the costs; None if one of them is not known."""
+    costs = [entry.cost_usd for entry in evals]
+    return None if None in costs else sum(cost for cost in costs if cost is not None)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pytest_synth.report.entries import EvalEntry, SeedRows, missing_seeds, worst_seeds
+from pytest_synth.report.entries import EvalEntry, outcome_counts, total_cost
+from pytest_synth.report.seeds import SeedRows, answer_of, missing_seeds, seeds_of, worst_seeds
 from pytest_synth.report.text import count, dollars, one_line, printable, rate, seed_list, shorten_middle
 
 WORST_SHOWN = 5
 REASONS_SHOWN = 8
 VALUE_CHARS = 200  # of a query, an answer or a feedback; the reports hold them whole
 
-_HEAD = ("eval", "reward", "at least", "seeds", "rollouts/s", "gate")
+_HEAD = ("eval", "reward", "min", "seeds", "per s", "rewards", "gate")
+_BARS = " ▁▂▃▄▅▆▇█"
+_BINS = 8
+_ROOM_FOR_BARS = 80  # columns; narrower terminals get no sparkline
 _SOURCES: Mapping[str | None, str] = {
     "app": "the task app's own",
     "marker": "the marker's",
@@ -20,25 +24,41 @@ _SOURCES: Mapping[str | None, str] = {
 }
 
 
-def terminal_lines(entries: Sequence[EvalEntry], *, width: int) -> list[str]:
+def terminal_lines(entries: Sequence[EvalEntry], *, width: int, unicode: bool = True) -> list[str]:
     """One aligned line for each eval, between a head and a total; no line is longer than `width`.
+
+    A line ends in the outcome of its gate, after two spaces.
 
     Args:
         width: Columns of the terminal; below 60 it counts as 60.
+        unicode: Whether the terminal can show the sparkline of rewards (how many seeds earned 0 to 1/8, and
+            so on up to 1).
     """
     if not entries:
         return []
+    bars = unicode and width >= _ROOM_FOR_BARS
     table = [_HEAD, *(_cells(entry) for entry in entries)]
-    widths = [max(len(row[n]) for row in table) for n in range(len(_HEAD))]
-    room = max(width, 60) - sum(widths[1:]) - 2 * (len(_HEAD) - 1)
+    if not bars:
+        table = [(*row[:-2], row[-1]) for row in table]
+    widths = [max(len(row[n]) for row in table) for n in range(len(table[0]))]
+    room = max(width, 60) - sum(widths[1:]) - 2 * (len(widths) - 1)
     widths[0] = min(widths[0], room)
     return [*(_line(row, widths) for row in table), *_total(entries, max(width, 60))]
+
+
+def sparkline(rewards: Sequence[float]) -> str:
+    """How often rewards fall into each eighth of [0, 1]; the last one holds 1."""
+    bins = [0] * _BINS
+    for reward in rewards:
+        bins[min(int(reward * _BINS), _BINS - 1)] += 1
+    most = max(bins) or 1
+    return "".join(_BARS[-(-n * (len(_BARS) - 1) // most)] for n in bins)
 
 
 def failure_text(entry: EvalEntry) -> str:
     """Why an eval failed: the gate's words, the worst seeds, the missing ones, and which prompt ran."""
     lines = [printable(entry.gate_text), *(f"  {printable(line)}" for line in entry.gate_details)]
-    worst = worst_seeds(entry.rows, WORST_SHOWN)
+    worst = worst_seeds(entry, WORST_SHOWN)
     if worst:
         lines.append("lowest rewards:")
         for seed in worst:
@@ -58,12 +78,19 @@ def prompt_line(entry: EvalEntry) -> str:
 def _cells(entry: EvalEntry) -> tuple[str, ...]:
     return (
         printable(entry.node_id),
-        "-" if entry.mean_reward is None else f"{entry.mean_reward:.2f}",
+        _reward(entry),
         "-" if entry.threshold is None else f"{entry.threshold:.2f}",
         f"{entry.seeds_done}/{entry.seeds_asked}",
         rate(entry.rollouts_per_s),
+        sparkline([s.reward for s in seeds_of(entry.rows) if s.reward is not None]),
         entry.outcome,
     )
+
+
+def _reward(entry: EvalEntry) -> str:
+    if entry.mean_reward is not None:
+        return f"{entry.mean_reward:.2f}"
+    return "-" if entry.at_most is None else f"<={entry.at_most:.2f}"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -73,18 +100,11 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _total(entries: Sequence[EvalEntry], width: int) -> list[str]:
-    outcomes = [
-        f"{n} {outcome}"
-        for outcome in ("passed", "failed", "incomplete")
-        if (n := sum(entry.outcome == outcome for entry in entries))
-    ]
-    costs = [entry.cost_usd for entry in entries]
-    known = None if None in costs else sum(cost for cost in costs if cost is not None)
     parts = [
-        f"{count(len(entries), 'eval')}: {', '.join(outcomes)}",
+        f"{count(len(entries), 'eval')}: {outcome_counts(entries)}",
         count(sum(entry.rollouts for entry in entries), "rollout"),
         f"{sum(entry.tokens for entry in entries):,} tokens",
-        f"cost {dollars(known)}",
+        f"cost {dollars(total_cost(entries))}",
     ]
     replayed = sum(entry.replayed for entry in entries)
     if replayed:
@@ -104,14 +124,12 @@ def _wrap(parts: Sequence[str], width: int) -> list[str]:
 
 def _seed_lines(seed: SeedRows) -> list[str]:
     row = seed.lowest
-    name = str(seed.seed) if seed.split is None else f"{seed.split}/{seed.seed}"
-    head = f"  seed {name}: reward {seed.reward:.2f}"
+    head = f"  seed {printable(seed.name)}: reward {seed.reward:.2f}"
     if len(seed.rows) > 1:
         head += f" over {len(seed.rows)} samples; the lowest one:"
-    answer = row.answer if row.answer is not None else row.details.get("predicted")
     shown = {
         "query": row.query,
-        "answer": answer,
+        "answer": answer_of(row),
         "expected": row.details.get("expected"),
         "feedback": row.details.get("feedback"),
     }

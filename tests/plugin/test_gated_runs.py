@@ -15,14 +15,14 @@ def test_gate_passes_when_the_mean_reaches_the_threshold(project: pytest.Pyteste
             ...
         """
     )
-    result = project.runpytest_subprocess("-p", "no:randomly")
+    result = project.runpytest("-p", "no:randomly")
     result.assert_outcomes(passed=1)
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
             "synth: 1 eval; backend local, model offline/lexical, at most 16 rollouts at once",
             "*= synth evals =*",
-            "*reward*at least*seeds*rollouts/s*gate*",
+            "*reward*min*seeds*per s*gate*",
             "*test_answers*0.80*0.80*20/20*passed",
             "1 eval: 1 passed; 20 rollouts; 0 tokens; cost *",
         ]
@@ -39,7 +39,7 @@ def test_gate_fails_below_the_threshold_and_names_the_lowest_seeds(project: pyte
             raise RuntimeError("the body must not run")
         """
     )
-    result = project.runpytest_subprocess("-p", "no:randomly")
+    result = project.runpytest("-p", "no:randomly")
     result.assert_outcomes(failed=1)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
@@ -75,7 +75,7 @@ def test_seed_without_a_reward_makes_the_gate_incomplete(project: pytest.Pyteste
         def test_two_may_be_missing(): ...
         """,
     )
-    result = project.runpytest_subprocess("-p", "no:randomly")
+    result = project.runpytest("-p", "no:randomly")
     result.assert_outcomes(failed=1, passed=1)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
@@ -106,7 +106,7 @@ def test_body_runs_after_the_gate_and_sees_the_result(project: pytest.Pytester) 
             assert synth_result.mean_reward > 0.9
         """
     )
-    result = project.runpytest_subprocess("-p", "no:randomly")
+    result = project.runpytest("-p", "no:randomly")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(["*assert 0.8 > 0.9*"])
 
@@ -138,7 +138,7 @@ def test_class_module_and_parameter_can_carry_the_marker(project: pytest.Pyteste
         def test_of_a_parameter(name): ...
         """
     )
-    result = project.runpytest_subprocess("-p", "no:randomly", "-v")
+    result = project.runpytest("-p", "no:randomly", "-v")
     result.assert_outcomes(passed=3, failed=2)
     result.stdout.fnmatch_lines(
         [
@@ -160,7 +160,7 @@ def test_fixture_synth_eval_runs_evals_that_a_marker_cannot_express(project: pyt
             assert [row.seed for row in second.rows] == list(range(10, 20))
         """
     )
-    result = project.runpytest_subprocess("-p", "no:randomly")
+    result = project.runpytest("-p", "no:randomly")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*call 1*10/10*", "*call 2*10/10*"])
 
@@ -197,7 +197,7 @@ def test_prompt_of_the_marker_is_applied_and_named(project: pytest.Pytester) -> 
             assert {row.prompt_fingerprint for row in synth_result.rows} == {expected}
         """,
     )
-    result = project.runpytest_subprocess("-p", "no:randomly")
+    result = project.runpytest("-p", "no:randomly")
     result.assert_outcomes(passed=2)
 
 
@@ -210,7 +210,7 @@ def test_prompt_that_was_not_applied_is_never_green(project: pytest.Pytester) ->
         def test_app_without_a_model_call(): ...
         """
     )
-    result = project.runpytest_subprocess("-p", "no:randomly")
+    result = project.runpytest("-p", "no:randomly")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["gate incomplete: 2 of 2 seeds have no reward (*prompt not applied*"])
 
@@ -232,5 +232,5 @@ def test_regression_that_is_expected_may_not_hide_a_run_that_measured_nothing(
         def test_not_measured(): ...
         """
     )
-    result = project.runpytest_subprocess("-p", "no:randomly")
+    result = project.runpytest("-p", "no:randomly")
     result.assert_outcomes(xfailed=1, failed=1)

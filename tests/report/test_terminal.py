@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import pytest
+from fakes.entries import replace, row
 
-from pytest_synth.contracts.evals import EvalRow
-from pytest_synth.report import EvalEntry, failure_text, terminal_lines
+from pytest_synth.report import BaselineEntry, EvalEntry, SeedChange, failure_text, terminal_lines
+from pytest_synth.report.terminal import sparkline
 
 GOOD = EvalEntry(
     node_id="tests/test_intents.py::test_refunds",
@@ -47,16 +45,13 @@ DEAD = replace(
 )
 
 
-def row(seed: int, reward: float | None, **fields: Any) -> EvalRow:
-    return EvalRow(seed=seed, score=reward, outcome_reward=reward, **fields)
-
-
 def test_summary_shows_one_aligned_line_for_each_eval_and_a_total() -> None:
-    assert terminal_lines([GOOD, BAD, DEAD], width=100) == [
-        "eval                                 reward  at least    seeds  rollouts/s  gate",
-        "tests/test_intents.py::test_refunds    0.87      0.80  200/200         400  passed",
-        "tests/test_intents.py::test_typos      0.62      0.80  200/200         8.0  failed",
-        "tests/test_intents.py::test_cards         -      0.80    18/20          40  incomplete",
+    rows = [row(n, 1.0) for n in range(20)] + [row(20, 0.5)] + [row(n, 0.0) for n in range(21, 24)]
+    assert terminal_lines([replace(GOOD, rows=rows), BAD, DEAD], width=100) == [
+        "eval                                 reward   min    seeds  per s   rewards  gate",
+        "tests/test_intents.py::test_refunds    0.87  0.80  200/200    400  ▂   ▁  █  passed",
+        "tests/test_intents.py::test_typos      0.62  0.80  200/200    8.0            failed",
+        "tests/test_intents.py::test_cards         -  0.80    18/20     40            incomplete",
         "3 evals: 1 passed, 1 failed, 1 incomplete; 420 rollouts; 37,035 tokens; cost unknown",
         "replayed 5 calls",
     ]
@@ -70,13 +65,39 @@ def test_no_line_is_wider_than_the_terminal_and_the_end_of_a_node_id_is_kept(wid
     assert "-17]  " in lines[2]
 
 
+@pytest.mark.parametrize(
+    ("width", "unicode"), [pytest.param(79, True, id="narrow"), pytest.param(100, False, id="no unicode")]
+)
+def test_a_terminal_without_room_or_characters_gets_no_sparkline(width: int, unicode: bool) -> None:
+    lines = terminal_lines([replace(GOOD, rows=[row(1, 1.0)])], width=width, unicode=unicode)
+    assert "".join(lines).isascii()
+
+
+@pytest.mark.parametrize(
+    ("rewards", "bars"),
+    [
+        pytest.param([], "        ", id="nothing"),
+        pytest.param([1.0], "       █", id="one belongs to the last eighth"),
+        pytest.param([0.0] * 100 + [1.0], "█      ▁", id="a single seed is still seen"),
+        pytest.param([n / 8 for n in range(8)], "████████", id="even"),
+    ],
+)
+def test_sparkline_counts_rewards_in_eighths(rewards: list[float], bars: str) -> None:
+    assert sparkline(rewards) == bars
+
+
+def test_an_eval_that_was_ended_early_shows_the_most_that_was_possible() -> None:
+    (_, line, _) = terminal_lines([replace(BAD, mean_reward=None, at_most=0.71)], width=100)
+    assert "<=0.71" in line
+
+
 def test_known_costs_are_added_up() -> None:
     assert terminal_lines([GOOD, BAD], width=120)[-1].endswith("400 rollouts; 24,690 tokens; cost $0.0246")
 
 
 def test_an_eval_without_limit_or_time_shows_a_dash() -> None:
     (_, line, _) = terminal_lines([replace(GOOD, threshold=None, duration_s=0.0)], width=100)
-    assert line == "tests/test_intents.py::test_refunds    0.87         -  200/200           -  passed"
+    assert line == "tests/test_intents.py::test_refunds    0.87    -  200/200      -            passed"
 
 
 def test_without_evals_there_is_no_summary() -> None:
@@ -118,6 +139,16 @@ def test_failure_shows_at_most_five_seeds_each_with_shortened_values() -> None:
         f"  seed {n}: reward 0.00" for n in range(5)
     ]
     assert max(map(len, lines)) <= 220
+
+
+def test_failure_shows_newly_failing_seeds_before_those_that_always_failed() -> None:
+    baseline = BaselineEntry(
+        mean=0.8, difference=-0.2, interval=(-0.3, -0.1), lower_bound=-0.3,
+        newly_failing=(SeedChange(seed=8, before=1.0, now=0.2),),
+    )  # fmt: skip
+    entry = replace(BAD, rows=[row(n, 0.0) for n in range(7)] + [row(8, 0.2)], baseline=baseline)
+    shown = [line for line in failure_text(entry).splitlines() if line.startswith("  seed")]
+    assert shown[:2] == ["  seed 8: reward 0.20", "  seed 0: reward 0.00"]
 
 
 def test_failure_of_a_seed_with_samples_shows_its_lowest_one() -> None:
