@@ -123,12 +123,16 @@ class ServerThread:
             time.sleep(_POLL_S)
         return self
 
+    def begin_stop(self) -> None:
+        """Take no new connection from now on; `stop` waits for the end."""
+        self._server.should_exit = True
+
     def stop(self) -> None:
         """Stop serving; returns once the thread has ended, or after the grace time and 2 s more.
 
         A rollout that blocks its thread cannot be cut; the thread is a daemon and ends with it.
         """
-        self._server.should_exit = True
+        self.begin_stop()
         self._thread.join(GRACE_S + 1.0)
         if self._thread.is_alive():
             self._server.force_exit = True

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pytest_synth.errors import ConfigError, SynthError, TaskAppError
 
 if TYPE_CHECKING:
+    from pytest_synth._serving import ServerThread
     from pytest_synth.client import SynthClient
     from pytest_synth.evals.settings import Settings
 
@@ -83,6 +84,7 @@ class Resources:
         self._apps: dict[object, AppAddress | SynthError] = {}
         self._kept: list[object] = []  # apps are keyed by identity, so they must stay alive
         self._key: str | None = None
+        self._servers: list[ServerThread] = []
 
     def default_app(self) -> object:
         """The app that `--synth-app` names, not imported yet."""
@@ -121,6 +123,8 @@ class Resources:
         return found
 
     def close(self) -> None:
+        for server in self._servers:
+            server.begin_stop()  # while the backend stops, which cuts their rollouts
         self._stack.close()
         self._client = None
 
@@ -169,6 +173,7 @@ class Resources:
         except ServerDied as error:
             cause = error.__cause__ or error
             raise TaskAppError(f"the task app did not start: {_describe(cause)}") from error
+        self._servers.append(server)
         return AppAddress(server.url, "localhost", self._key)
 
 
