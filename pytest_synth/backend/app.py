@@ -13,11 +13,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pytest_synth.backend.gateway import Gateway
 from pytest_synth.backend.jobs.credentials import Credentials
 from pytest_synth.backend.jobs.evals import EvalJobs
+from pytest_synth.backend.jobs.feeds import Feeds
+from pytest_synth.backend.jobs.parts import Parts
 from pytest_synth.backend.jobs.probe import Probe
 from pytest_synth.backend.jobs.rollouts import RolloutRunner
 from pytest_synth.backend.jobs.scheduler import Scheduler
 from pytest_synth.backend.jobs.task_apps import TaskAppCaller
-from pytest_synth.backend.routes import answers, evals, health
+from pytest_synth.backend.routes import answers, evals, health, keys, sundry
 from pytest_synth.backend.routes.services import Services
 from pytest_synth.backend.store import Store, Tenants
 
@@ -82,18 +84,21 @@ class BackendApp:
         environ: Mapping[str, str],
         concurrency: int,
         resume: bool,
+        linger_s: float,
     ) -> None:
         self.gateway = gateway
         self._caller = TaskAppCaller()
         self._resume = resume
         self._loop: asyncio.AbstractEventLoop | None = None
         self._evals = EvalJobs(
-            store,
-            gateway,
-            Scheduler(concurrency),
-            RolloutRunner(gateway, self._caller),
-            Probe(self._caller),
-            Credentials(store, tenants.local, environ),
+            Parts(
+                store,
+                gateway,
+                Scheduler(concurrency),
+                RolloutRunner(gateway, self._caller),
+                Probe(self._caller),
+                Credentials(store, tenants.local, environ),
+            )
         )
         api = FastAPI(
             title="pytest-synth backend",
@@ -103,10 +108,10 @@ class BackendApp:
             redoc_url=None,
             default_response_class=answers.Json,
         )
-        api.state.services = Services(store, tenants, self._evals)
+        api.state.services = Services(store, tenants, self._evals, Feeds(store, linger_s=linger_s))
         answers.install(api)
-        api.include_router(health.router)
-        api.include_router(evals.router)
+        for routes in (health, keys, sundry, evals):
+            api.include_router(routes.router)
         api.router.routes.extend(gateway.routes())
         self._requests = OpenRequests(api)
         self.asgi: ASGIApp = self._requests

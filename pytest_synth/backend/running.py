@@ -32,6 +32,8 @@ class BackendSettings:
         local_key: API key of the machine's own user. None: a random one, for the same `db` the same.
         concurrency: Rollouts in flight in the whole backend.
         resume: Go on with the unfinished jobs of `db`.
+        stream_linger_s: How long a stream of events, read without a cursor, holds back the event of a job's
+            end; published clients ask for the status every 2 s, and need to have seen it by then.
         environ: Where keys and base URLs of model providers are read. None: the process's environment.
     """
 
@@ -41,6 +43,7 @@ class BackendSettings:
     local_key: str | None = field(default=None, repr=False)
     concurrency: int = 16
     resume: bool = False
+    stream_linger_s: float = 3.0
     environ: Mapping[str, str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +81,7 @@ class RunningBackend:
                 environ=environ,
                 concurrency=settings.concurrency,
                 resume=settings.resume,
+                linger_s=settings.stream_linger_s,
             )
             try:
                 sock = bind_loopback(settings.port, settings.host)

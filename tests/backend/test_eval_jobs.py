@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -298,7 +301,9 @@ REFUSED_BODIES = [
     pytest.param({"seeds": [-1]}, "seeds.0", "greater than or equal to 0", id="negative seed"),
     pytest.param({"max_concurrent": 0}, "max_concurrent", "greater than or equal to 1", id="no concurrency"),
     pytest.param({"timeout": 0}, "timeout", "greater than 0", id="no time"),
-    pytest.param({"verifier_config": {"x": 1}}, "verifier_config", "is not supported", id="verifier"),
+    pytest.param(
+        {"verifier_config": {"x": 1}}, "verifier_config", "verifier_config: is not supported", id="verifier"
+    ),
     pytest.param({"extensions": {"sample": 2}}, "extensions.sample", "not permitted", id="extension's name"),
     pytest.param(
         {"extensions": {"prompt": [{"role": "boss", "pattern": "x"}]}},
@@ -332,6 +337,72 @@ def test_a_refused_body_does_not_come_back_with_its_keys(api: Api) -> None:
 def test_what_is_no_object_is_refused(api: Api, text: str) -> None:
     answer = api.http.post("/api/eval/jobs", content=text, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
+
+
+def traces_of(api: Api, job_id: str) -> dict[str, dict[str, Any]]:
+    answer = api.http.get(f"/api/eval/jobs/{job_id}/traces")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        return {name: json.loads(archive.read(name)) for name in archive.namelist()}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_traces_hold_the_model_calls_of_each_rollout(api: Api, serve: Serve, whole: bool) -> None:
+    async def behave(body: dict[str, Any]) -> dict[str, Any]:
+        await ask_model(body, "Pick one label, not sk-users-own.\n- refund\n- card")
+        return {**reward_answer(body), "trace": {"event_history": [1]}}
+
+    policy = {"provider": "offline", "model": "lexical", "api_key": "sk-users-own"}
+    extensions = {"samples": 2}
+    job_id = api.submit(
+        serve(RolloutApp(behave)), [3, 4], policy=policy, extensions=extensions, save_trace=whole
+    )
+    api.wait(job_id)
+    traces = traces_of(api, job_id)
+
+    assert sorted(traces) == ["seed_3.json", "seed_3_sample_1.json", "seed_4.json", "seed_4_sample_1.json"]
+    trace = traces["seed_3.json"]
+    [call] = trace["calls"]
+    assert call["request"]["messages"][0]["content"].startswith("Pick one label, not [hidden].")
+    assert call["response"]["choices"][0]["message"]["content"] == "refund"
+    assert (trace["seed"], trace["reward"]) == (3, 1.0)
+    assert trace["correlation_id"].startswith("trace_")
+    assert trace.get("trace") == ({"event_history": [1]} if whole else None)
+
+
+def test_a_job_that_never_ran_has_traces_that_say_why(api: Api, serve: Serve) -> None:
+    job_id = api.submit(serve(RolloutApp(sizes={"test": 2})), [1, 9], env_config={"split": "test"})
+    api.wait(job_id)
+    traces = traces_of(api, job_id)
+    assert traces["seed_1.json"]["error"].startswith("seed 9 is out of range")
+
+
+def test_workflow_state_tells_how_far_a_job_is(api: Api, serve: Serve) -> None:
+    job_id = api.submit(serve(RolloutApp()))
+    api.wait(job_id)
+    document = api.http.get(f"/api/jobs/{job_id}/workflow-state").json()
+    assert document["job_id"] == job_id
+    assert document["workflow_state"]["status"] == "completed"
+    assert document["workflow_state"]["progress"] == {"completed": 3, "total": 3}
+    assert document["error"] is None
+
+
+def test_files_are_an_empty_list(api: Api) -> None:
+    answer = api.http.get("/api/files", params={"limit": 5, "purpose": "x", "after": "y"})
+    assert answer.json() == {"object": "list", "data": [], "has_more": False}
+
+
+@pytest.mark.parametrize("path", ["", "/", "/rotate", "/lease", "/lease/x/heartbeat"])
+def test_managed_tunnels_are_501_with_the_way_out(api: Api, path: str) -> None:
+    answer = api.http.post("/api/v1/tunnels" + path, json={})
+    assert answer.status_code == 501
+    assert "reaches task apps on this machine directly (tunnel 'localhost')" in answer.json()["detail"]
+
+
+def test_the_status_without_api_is_the_same(api: Api, serve: Serve) -> None:
+    job_id = api.submit(serve(RolloutApp()))
+    api.wait(job_id)
+    assert api.http.get(f"/eval/jobs/{job_id}", params={"_t": 1}).json() == api.status(job_id)
 
 
 def test_an_unknown_job_is_404_by_name(api: Api) -> None:

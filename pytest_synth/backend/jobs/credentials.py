@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_synth.backend.store import JobRecord, Store
 from pytest_synth.backend.store.encoding import decode, encode
+from pytest_synth.errors import SynthError
 
 ENV_KEY = "ENVIRONMENT_API_KEY"
+TASK_APP_KEY = "task_app_api_key"
+
+
+class LostSecret(SynthError):
+    """A secret of a job ended with the process that held it; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +31,30 @@ class Credentials:
     local_tenant: str
     environ: Mapping[str, str]
 
-    def put(self, job_id: str, secrets: Mapping[str, str | None]) -> None:
-        """Keep a job's own secrets."""
-        given = {name: value for name, value in secrets.items() if value is not None}
-        if given:
-            self.store.secrets.put(f"job:{job_id}", encode(given))
+    def put(self, job_id: str, secrets: Mapping[str, str]) -> None:
+        """Keep a job's own secrets, by their paths in its body."""
+        if secrets:
+            self.store.secrets.put(f"job:{job_id}", encode(dict(secrets)))
 
-    def get(self, job_id: str) -> dict[str, str]:
-        """Return a job's own secrets; empty if it has none, or they were lost with a process."""
-        text = self.store.secrets.get(f"job:{job_id}")
-        return {} if text is None else decode(text)
+    def get(self, job: JobRecord) -> dict[str, str]:
+        """Return a job's own secrets, by their paths in its body.
+
+        A task app's key that was lost with the process that had it is left out where another one will do.
+
+        Raises:
+            LostSecret: If one was lost, and no other one will do.
+        """
+        text = self.store.secrets.get(f"job:{job.id}")
+        found: dict[str, str] = {} if text is None else decode(text)
+        for path in job.body["secrets"]:
+            is_app_key = path == TASK_APP_KEY
+            if path not in found and not (is_app_key and self.task_app_keys(job, found)):
+                raise LostSecret(
+                    f"the job's {path} was kept in memory only and is lost; install PyNaCl"
+                    " (pip install 'pytest-synth[hosted]') so that it is sealed beside the database"
+                    + (f", or set {ENV_KEY} for the backend" if is_app_key else "")
+                )
+        return found
 
     def forget(self, job_id: str) -> None:
         """Drop the secrets of a job that has ended."""
@@ -46,7 +66,7 @@ class Credentials:
         The one sent with the job alone, else those that the tenant has uploaded, else, for the local
         key, the one of the backend's environment.
         """
-        own = secrets.get("task_app_api_key")
+        own = secrets.get(TASK_APP_KEY)
         if own is not None:
             return (own,)
         uploaded = self.store.env_keys.values(job.tenant)
@@ -56,20 +76,24 @@ class Credentials:
         return (fallback,) if fallback else ()
 
 
-def split_secrets(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str | None]]:
-    """Divide a submitted eval body into what is stored as it is, and the secrets.
-
-    The names of the secrets stay in the body (`secrets`), so that their loss is noticed.
-    """
-    kept = dict(body)
-    secrets: dict[str, str | None] = {}
-    key = kept.pop("task_app_api_key", None)
-    if key is not None:
-        secrets["task_app_api_key"] = key
-    policy = dict(kept.get("policy", {}))
-    own = policy.pop("api_key", None)
-    if isinstance(own, str):
-        secrets["policy_api_key"] = own
-    kept["policy"] = policy
-    kept["secrets"] = sorted(secrets)
+def take_secrets(body: Mapping[str, Any], paths: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Divide a submitted body into what is stored as it is, and its secrets by dotted path."""
+    kept, secrets = dict(body), {}
+    for path in paths:
+        name, _, rest = path.partition(".")
+        inner = kept.get(name)
+        if rest and isinstance(inner, Mapping):
+            kept[name], found = take_secrets(inner, [rest])
+            secrets.update({f"{name}.{inner_path}": value for inner_path, value in found.items()})
+        elif not rest and isinstance(inner, str):
+            secrets[path] = kept.pop(name)
     return kept, secrets
+
+
+def put_back(body: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[str, Any]:
+    """Put secrets where `take_secrets` found them."""
+    whole = dict(body)
+    for path, value in secrets.items():
+        name, _, rest = path.partition(".")
+        whole[name] = put_back(whole[name], {rest: value}) if rest else value
+    return whole

@@ -69,3 +69,16 @@ def results(store: Store, job: JobRecord) -> dict[str, Any]:
         "total_cost_usd": sums["total_cost_usd"],
         "results": store.jobs.rows(job.number),
     }
+
+
+def workflow_state(store: Store, job: JobRecord) -> dict[str, Any]:
+    """How far a job of either kind is, as the published client's `query_workflow_state` reads it."""
+    progress = store.jobs.progress(job.number)
+    state = {
+        "job_id": job.id,
+        "run_id": job.id,
+        "status": job.status.value,
+        "progress": {"completed": progress.completed, "total": progress.total},
+        "error": job.error,
+    }
+    return {"job_id": job.id, "workflow_state": state, "query_name": "workflow_state", "error": None}

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pytest_synth.backend.gateway import Gateway, PolicyRefused
-from pytest_synth.backend.jobs.credentials import Credentials, split_secrets
+from pytest_synth.backend.gateway import PolicyRefused
+from pytest_synth.backend.jobs.credentials import TASK_APP_KEY, LostSecret, put_back, take_secrets
 from pytest_synth.backend.jobs.documents import mean
+from pytest_synth.backend.jobs.parts import JobEnds, Parts
 from pytest_synth.backend.jobs.probe import NotReady, Probe
-from pytest_synth.backend.jobs.rollouts import Failure, Outcome, RolloutRunner, Target
-from pytest_synth.backend.jobs.scheduler import Scheduler
+from pytest_synth.backend.jobs.rollouts import Failure, Outcome, Target
 from pytest_synth.backend.jobs.task_apps import TaskApp
-from pytest_synth.backend.store import JobRecord, RolloutPlace, Store
+from pytest_synth.backend.jobs.tasks import JobTasks
+from pytest_synth.backend.jobs.traces import trace_of
+from pytest_synth.backend.store import JobRecord, RolloutPlace
 from pytest_synth.backend.store.encoding import encode
 from pytest_synth.contracts.evals import EvalRow, EvalSubmit
 from pytest_synth.contracts.jobs import JobStatus
@@ -27,43 +29,19 @@ from pytest_synth.prompts import Prompt
 UNREACHABLE_IN_A_ROW = 3
 """So many unreachable rollouts in a row, and the task app is asked whether it is still there."""
 
+_SECRETS = (TASK_APP_KEY, "policy.api_key")
 _CANCELLED = Failure("cancelled", "cancelled")
 _log = logging.getLogger(__name__)
-
-
-class JobEnds(Exception):
-    """The rollouts that are left cannot run.
-
-    Attributes:
-        failure: What their rows say.
-    """
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.error)
-        self.failure = failure
 
 
 class EvalJobs:
     """The eval jobs of a backend; lives on its loop."""
 
-    def __init__(
-        self,
-        store: Store,
-        gateway: Gateway,
-        scheduler: Scheduler,
-        runner: RolloutRunner,
-        probe: Probe,
-        credentials: Credentials,
-    ) -> None:
-        self._store = store
-        self._gateway = gateway
-        self._scheduler = scheduler
-        self._runner = runner
-        self._probe = probe
-        self._credentials = credentials
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._cancelled: set[int] = set()
-        self._stopping = False
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._store = parts.store
+        self._credentials = parts.credentials
+        self._tasks = JobTasks()
 
     def submit(self, tenant: str, body: EvalSubmit) -> JobRecord:
         """Store a job and start it; an idempotent submission that is known returns its job.
@@ -71,12 +49,13 @@ class EvalJobs:
         Raises:
             PolicyRefused: If the gateway cannot serve the policy.
         """
-        content, own_secrets = split_secrets(body.model_dump(mode="json"))
+        content, own_secrets = take_secrets(body.model_dump(mode="json"), _SECRETS)
+        content["secrets"] = sorted(own_secrets)
         same_as = _digest(body, content)
         known = None if same_as is None else self._store.jobs.find_same(tenant, same_as)
         if known is not None:
             return known
-        self._gateway.check_policy(body.policy)
+        self._parts.gateway.check_policy(body.policy)
         job_id = f"eval-{secrets.token_hex(8)}"
         samples = 1 if body.extensions is None else body.extensions.samples
         with self._store.database.transaction():
@@ -101,41 +80,23 @@ class EvalJobs:
 
     async def cancel(self, job: JobRecord) -> JobStatus:
         """Cut a job; returns its status once it has ended: an ended one stays as it is."""
-        task = self._tasks.get(job.number)
-        if task is not None:
-            if job.number not in self._cancelled:  # a second cancel would cut the first one's cleaning up
-                self._cancelled.add(job.number)
-                task.cancel()
-            await asyncio.wait({task})
-        elif not job.status.is_terminal:  # of an earlier process, and not resumed
-            self._finish(job, JobStatus.CANCELLED, _CANCELLED)
+        if not await self._tasks.cut(job) and not job.status.is_terminal:
+            self._finish(job, JobStatus.CANCELLED, _CANCELLED)  # of an earlier process, and not resumed
         return self._store.jobs.get(job.number).status
 
     async def stop(self) -> None:
         """Cut all jobs and leave them unfinished, as a crash would."""
-        self._stopping = True
-        tasks = dict(self._tasks)
-        for number, task in tasks.items():
-            if number not in self._cancelled:
-                task.cancel()
-        if tasks:
-            await asyncio.wait(tasks.values())
+        await self._tasks.stop()
 
     def _start(self, job: JobRecord) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(job), name=job.id)
-        self._tasks[job.number] = task
-        task.add_done_callback(lambda _: self._forget(job.number))
-
-    def _forget(self, number: int) -> None:
-        self._tasks.pop(number, None)
-        self._cancelled.discard(number)
+        self._tasks.start(job, self._run(job))
 
     async def _run(self, job: JobRecord) -> None:
         """Run a job to its end; whatever happens, it does not stay `running`."""
         try:
             await self._run_rollouts(job)
         except asyncio.CancelledError:
-            if not self._stopping:
+            if not self._tasks.is_stopping:
                 self._finish(job, JobStatus.CANCELLED, _CANCELLED)
         except JobEnds as ends:
             self._finish(job, JobStatus.FAILED, ends.failure)
@@ -154,17 +115,21 @@ class EvalJobs:
             self._event(job, "job.started", {"seed_count": total}, message=f"{total} rollouts")
         target = self._target(job)
         try:
-            self._gateway.check_policy(target.policy)
-            await self._probe.check(target.app, split=target.split, seeds=[p.seed for p in open_places])
+            self._parts.gateway.check_policy(target.policy)
+            await self._parts.probe.check(target.app, split=target.split, seeds=[p.seed for p in open_places])
         except PolicyRefused as error:  # a key that the environment had before a restart
             raise JobEnds(Failure(str(error), "model")) from error
         except NotReady as error:
             raise JobEnds(Failure(str(error), error.kind)) from error
-        lane = self._scheduler.lane(
+        lane = self._parts.scheduler.lane(
             job.tenant, (job.position, job.number), limit=int(job.body["max_concurrent"])
         )
         run = _Run(
-            job, target, _Watch(self._probe, target.app), total=total, completed=total - len(open_places)
+            job,
+            target,
+            _Watch(self._parts.probe, target.app),
+            total=total,
+            completed=total - len(open_places),
         )
         try:
             await asyncio.gather(*(lane.submit(partial(self._rollout, run, place)) for place in open_places))
@@ -172,12 +137,12 @@ class EvalJobs:
             await lane.cancel()
 
     async def _rollout(self, run: _Run, place: RolloutPlace) -> None:
-        rollout = self._runner.open(run.target, place.seed, place.sample)
+        rollout = self._parts.runner.open(run.target, place.seed, place.sample)
         try:
             outcome = await rollout.run()
         except asyncio.CancelledError:
             outcome = rollout.cut(run.watch.failure or _CANCELLED)
-            if not self._stopping:
+            if not self._tasks.is_stopping:
                 self._record(run, place, outcome)
             raise
         self._record(run, place, outcome)
@@ -190,31 +155,19 @@ class EvalJobs:
             JobEnds: If a secret of the job was lost with the process that had it, and no other one will do.
         """
         body = job.body
-        own = self._credentials.get(job.id)
-        lost = [name for name in body["secrets"] if name not in own]
-        keys = self._credentials.task_app_keys(job, own)
-        if "policy_api_key" in lost or ("task_app_api_key" in lost and not keys):
-            name = "policy.api_key" if "policy_api_key" in lost else "task_app_api_key"
-            raise JobEnds(
-                Failure(
-                    f"the job's {name} was kept in memory only and is lost; install PyNaCl"
-                    " (pip install 'pytest-synth[hosted]') so that it is sealed beside the database"
-                    + ("" if name == "policy.api_key" else ", or set ENVIRONMENT_API_KEY for the backend"),
-                    "backend",
-                )
-            )
-        policy = dict(body["policy"])
-        if "policy_api_key" in own:
-            policy["api_key"] = own["policy_api_key"]
+        try:
+            own = self._credentials.get(job)
+        except LostSecret as error:
+            raise JobEnds(Failure(str(error), "backend")) from error
         extensions = body.get("extensions") or {}
         prompt = extensions.get("prompt")
         return Target(
             job_id=job.id,
             tenant=job.tenant,
-            app=TaskApp(body["task_app_url"], keys),
+            app=TaskApp(body["task_app_url"], self._credentials.task_app_keys(job, own)),
             env_name=body.get("env_name"),
             env_config=body["env_config"],
-            policy=policy,
+            policy=put_back(body, own)["policy"],
             timeout_s=body["timeout"],
             prompt=None if prompt is None else Prompt.parse(prompt),
             prompt_source="app" if prompt is None else extensions.get("prompt_source") or "call",
@@ -231,6 +184,7 @@ class EvalJobs:
                 reward=row.score,
                 tokens=row.tokens,
                 cost_usd=row.cost_usd,
+                trace=run.target.without_secrets(trace_of(outcome, whole=bool(job.body["save_trace"]))),
             )
             data = {"seed": row.seed, "sample": row.sample, "reward": row.score, "error": row.error}
             self._event(job, "seed.completed", data)

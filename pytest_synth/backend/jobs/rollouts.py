@@ -17,7 +17,7 @@ monotonic = time.monotonic  # taken at import: a clock frozen by a test must not
 
 _FAILED_STATES = frozenset({"timeout", "network_error", "apply_failed", "runtime_error"})
 _HIDDEN = "[hidden]"
-_SECRET_CHARS = 6
+_SECRET_CHARS = 6  # what is shorter is a word
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,12 @@ class Target:
         split = self.env_config.get("split")
         return split if isinstance(split, str) else None
 
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """Texts that must not get into rows: task apps echo what they were sent."""
+    def without_secrets(self, value: Any) -> Any:
+        """Take the job's keys out of all texts of a JSON value: task apps echo what they were sent."""
         own = self.policy.get("api_key")
-        return (*self.app.keys, own) if isinstance(own, str) and own else tuple(self.app.keys)
+        known = [*self.app.keys, own] if isinstance(own, str) else self.app.keys
+        secrets = [secret for secret in known if len(secret) >= _SECRET_CHARS]
+        return _without(value, secrets) if secrets else value
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,11 @@ class RunningRollout:
             objectives=dict(reading.objectives),
             details=dict(reading.details),
         )
-        return hide(row, self._target.secrets)
+        shown = {
+            name: self._target.without_secrets(getattr(row, name))
+            for name in ("error", "query", "answer", "details")
+        }
+        return row.model_copy(update=shown)
 
 
 @dataclass(frozen=True)
@@ -219,18 +224,6 @@ def read_answer(answer: Answer, app: TaskApp, correlation_id: str) -> tuple[Fail
             f"task app reports {state}" + (f": {shorten(said)}" if isinstance(said, str) else ""), "task_app"
         ), document
     return None, document
-
-
-def hide(row: EvalRow, secrets: Sequence[str]) -> EvalRow:
-    """Take secrets out of a row's texts; what is shorter than `_SECRET_CHARS` is a word, not a secret."""
-    hidden = [secret for secret in secrets if len(secret) >= _SECRET_CHARS]
-    if not hidden:
-        return row
-    return row.model_copy(
-        update={
-            name: _without(getattr(row, name), hidden) for name in ("error", "query", "answer", "details")
-        }
-    )
 
 
 def _without(value: object, secrets: Sequence[str]) -> object:

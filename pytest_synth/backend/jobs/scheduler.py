@@ -54,7 +54,10 @@ class Lane:
         return bool(self._waiting) and len(self._running) < self.limit
 
     def submit(self, start: Start) -> asyncio.Future[Any]:
-        """Queue a unit of work; the future gives its result, or is cancelled with the lane."""
+        """Queue a unit of work; the future gives its result, or is cancelled with the lane.
+
+        Cancelling the future takes the unit out of the queue, or cuts it if it runs.
+        """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._closed:
             future.cancel()
@@ -86,6 +89,7 @@ class Lane:
             task.add_done_callback(self._running.discard)
             # A task that is cancelled before its first step never gets to its own `except`.
             task.add_done_callback(lambda _, future=unit.future: future.cancel())  # type: ignore[misc]
+            unit.future.add_done_callback(lambda _, task=task: task.cancel())  # type: ignore[misc]
             task.add_done_callback(finished)
             return
 

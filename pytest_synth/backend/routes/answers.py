@@ -76,7 +76,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Json:
         loc = ["body", *error.field.split(".")]
-        return Json({"detail": [{"type": "refused", "loc": loc, "msg": str(error)}]}, status_code=422)
+        said = f"{error.field}: {error}"
+        return Json({"detail": [{"type": "refused", "loc": loc, "msg": said}]}, status_code=422)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Json:

@@ -1,42 +1,40 @@
-"""`/api/eval/jobs`: submit, status, results, events, cancel."""
+"""Eval jobs: submit, status, results, events, stream, traces, cancel."""
 
 from __future__ import annotations
 
-import secrets
+import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi import APIRouter, Depends
+from starlette.responses import Response, StreamingResponse
 
 from pytest_synth.backend.gateway import PolicyRefused
 from pytest_synth.backend.jobs import documents
+from pytest_synth.backend.jobs.traces import pack
 from pytest_synth.backend.routes.answers import Json, Refused, error_responses
-from pytest_synth.backend.routes.models import (
-    Cancelled,
-    CancelRequest,
-    EvalResults,
-    EvalStatus,
-    EventPage,
-    JobCreated,
+from pytest_synth.backend.routes.jobs import (
+    CANCEL,
+    EVENTS,
+    STREAM,
+    Cursor,
+    Limit,
+    SinceSeq,
+    cancellation,
+    eval_job,
+    event_page,
+    event_stream,
 )
+from pytest_synth.backend.routes.models import CancelRequest, EvalResults, EvalStatus, JobCreated
 from pytest_synth.backend.routes.services import AUTHENTICATED, ServicesOf, TenantOf
 from pytest_synth.backend.store import JobRecord
+from pytest_synth.backend.store.uploads import is_header_text
 from pytest_synth.contracts.evals import EvalSubmit
 from pytest_synth.errors import ConfigError
 from pytest_synth.prompts import Prompt
 
 MAX_ROLLOUTS = 100_000  # of one job; each is a row that is kept
-MAX_EVENTS = 10_000  # of one page; what published clients ask for at most
 
 router = APIRouter(tags=["eval jobs"], dependencies=AUTHENTICATED, responses=error_responses(401))
-
-
-def eval_job(job_id: str, services: ServicesOf, tenant: TenantOf) -> JobRecord:
-    """Find the tenant's job; another tenant's is as unknown as one that never was."""
-    job = services.store.jobs.find(tenant, job_id, "eval")
-    if job is None:
-        raise HTTPException(404, f"no eval job {job_id!r}")
-    return job
-
 
 EvalJobOf = Annotated[JobRecord, Depends(eval_job)]
 
@@ -53,44 +51,49 @@ async def submit(body: EvalSubmit, services: ServicesOf, tenant: TenantOf) -> Js
     return Json({"job_id": job.id, "status": job.status.value}, status_code=201)
 
 
-@router.get("/api/eval/jobs/{job_id}", responses={200: {"model": EvalStatus}, **error_responses(404, 422)})
+# Published clients strip every `/api` from their base URL before they stream, and never put it back.
+@router.get("/eval/jobs/{job_id}", include_in_schema=False)
+@router.get("/api/eval/jobs/{job_id}", responses={200: {"model": EvalStatus}, **error_responses(404)})
 async def status(job: EvalJobOf, services: ServicesOf) -> Json:
     return Json(documents.status(services.store, job))
 
 
 @router.get(
-    "/api/eval/jobs/{job_id}/results", responses={200: {"model": EvalResults}, **error_responses(404, 422)}
+    "/api/eval/jobs/{job_id}/results", responses={200: {"model": EvalResults}, **error_responses(404)}
 )
 async def results(job: EvalJobOf, services: ServicesOf) -> Json:
     return Json(documents.results(services.store, job))
 
 
+@router.get("/eval/jobs/{job_id}/events", include_in_schema=False)
+@router.get("/api/eval/jobs/{job_id}/events", responses=EVENTS)
+async def events(job: EvalJobOf, services: ServicesOf, since_seq: SinceSeq = 0, limit: Limit = 5000) -> Json:
+    return event_page(services, job, since_seq, limit)
+
+
+@router.get("/eval/jobs/{job_id}/events/stream", include_in_schema=False)
+@router.get("/api/eval/jobs/{job_id}/events/stream", responses=STREAM)
+async def stream(job: EvalJobOf, services: ServicesOf, since_seq: Cursor = None) -> StreamingResponse:
+    return event_stream(services, job, since_seq)
+
+
 @router.get(
-    "/api/eval/jobs/{job_id}/events", responses={200: {"model": EventPage}, **error_responses(404, 422)}
+    "/api/eval/jobs/{job_id}/traces",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/zip": {}}, "description": "one JSON file for each rollout"},
+        **error_responses(404),
+    },
 )
-async def events(
-    job: EvalJobOf,
-    services: ServicesOf,
-    since_seq: Annotated[int, Query(ge=0, le=2**53)] = 0,
-    limit: Annotated[int, Query(ge=1)] = 5000,
-) -> Json:
-    found = services.store.events.after(job.number, job.id, since_seq=since_seq, limit=min(limit, MAX_EVENTS))
-    return Json({"events": found, "next_seq": found[-1]["seq"] if found else since_seq})
+async def traces(job: EvalJobOf, services: ServicesOf) -> Response:
+    content = await asyncio.to_thread(pack, services.store.jobs.traces(job.number))
+    headers = {"Content-Disposition": f'attachment; filename="{job.id}.zip"'}
+    return Response(content, media_type="application/zip", headers=headers)
 
 
-@router.post(
-    "/api/eval/jobs/{job_id}/cancel", responses={200: {"model": Cancelled}, **error_responses(404, 422)}
-)
+@router.post("/api/eval/jobs/{job_id}/cancel", responses=CANCEL)
 async def cancel(job: EvalJobOf, services: ServicesOf, body: CancelRequest | None = None) -> Json:
-    state = await services.evals.cancel(job)
-    return Json(
-        {
-            "job_id": job.id,
-            "status": "succeeded",
-            "message": f"the job is {state.value}",
-            "attempt_id": f"cancel-{secrets.token_hex(8)}",
-        }
-    )
+    return cancellation(job, await services.evals.cancel(job))
 
 
 def _refuse(body: EvalSubmit, *, is_local: bool) -> None:
@@ -99,15 +102,16 @@ def _refuse(body: EvalSubmit, *, is_local: bool) -> None:
     Raises:
         Refused: Naming the field.
     """
+    if body.task_app_api_key is not None and not is_header_text(body.task_app_api_key):
+        raise Refused("task_app_api_key", "is empty, or holds characters that a header cannot carry")
     if body.verifier_config is not None:
         raise Refused(
-            "verifier_config",
-            "verifier_config is not supported by the embedded backend: rewards come from the task app",
+            "verifier_config", "is not supported by the embedded backend: rewards come from the task app"
         )
     if body.extensions is None:
         return
     if not is_local:
-        raise Refused("extensions", "extensions are taken from the backend's own local key only")
+        raise Refused("extensions", "are taken from the backend's own local key only")
     count = len(body.seeds) * body.extensions.samples
     if count > MAX_ROLLOUTS:
         raise Refused(

@@ -36,6 +36,47 @@ class Cancelled(BaseModel):
     attempt_id: str
 
 
+class DemoKeyRequest(BaseModel):
+    ttl_hours: int = Field(default=4, ge=1, le=24 * 30)
+
+
+class DemoKey(BaseModel):
+    api_key: str
+    ttl_hours: int
+    expires_at: str
+
+
+class PublicKey(BaseModel):
+    """`public_key` is the base64 of the 32 bytes of an X25519 key."""
+
+    public_key: str
+    alg: str
+
+
+class EnvKeyUpload(BaseModel):
+    name: str = Field(min_length=1, max_length=128)
+    ciphertext_b64: str = Field(min_length=1)
+
+
+class EnvKeyStored(BaseModel):
+    id: str
+    name: str
+    updated_at: str
+
+
+class FileList(BaseModel):
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    has_more: bool
+
+
+class WorkflowState(BaseModel):
+    job_id: str
+    workflow_state: dict[str, Any] | None
+    query_name: str
+    error: str | None
+
+
 class EvalProgress(BaseModel):
     completed: int
     total: int

@@ -9,6 +9,7 @@ from fastapi import Depends, HTTPException, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from pytest_synth.backend.jobs.evals import EvalJobs
+from pytest_synth.backend.jobs.feeds import Feeds
 from pytest_synth.backend.store import Store, Tenants
 
 
@@ -19,6 +20,7 @@ class Services:
     store: Store
     tenants: Tenants
     evals: EvalJobs
+    feeds: Feeds
 
 
 def services(request: Request) -> Services:

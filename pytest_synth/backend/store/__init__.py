@@ -1,6 +1,8 @@
 """What the backend remembers, in one SQLite file: keys, jobs, rows of rollouts, events, sealed secrets.
 
-One process writes, from one thread; a second backend on the same file is refused.
+One process writes, from one thread; a second backend on the same file is refused. Nothing is deleted
+from a file that a user has named but expired demo keys, all but the newest environment keys, and the
+secrets of jobs that have ended; a temporary file goes with its backend.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pytest_synth.backend.store.events import EventTable
 from pytest_synth.backend.store.jobs import JobRecord, JobTable, Progress, RolloutPlace
 from pytest_synth.backend.store.keys import ApiKeyTable, EnvKeyTable, Tenants
 from pytest_synth.backend.store.secrets import RootSecret, SecretTable
+from pytest_synth.backend.store.uploads import UploadBox
 
 __all__ = ["JobRecord", "Progress", "RolloutPlace", "RootSecret", "Store", "Tenants"]
 
@@ -29,6 +32,7 @@ class Store:
         self.secrets = SecretTable(self.database, root)
         self.api_keys = ApiKeyTable(self.database)
         self.env_keys = EnvKeyTable(self.database, self.secrets)
+        self.uploads = UploadBox(root)
         self.jobs = JobTable(self.database)
         self.events = EventTable(self.database)
 

@@ -181,14 +181,14 @@ class JobTable:
         )
         return [decode(row) for (row,) in found]
 
-    def traces(self, number: int) -> list[tuple[RolloutPlace, dict[str, Any]]]:
-        """Return the traces of the rollouts that have ended, in the order asked for."""
+    def traces(self, number: int) -> list[tuple[RolloutPlace, str]]:
+        """Return the traces, as JSON, of the rollouts that have ended; of one that never ran, its row."""
         found = self._database.rows(
-            "SELECT place, seed, sample, trace FROM rollouts"
-            " WHERE job = ? AND trace IS NOT NULL ORDER BY place",
+            "SELECT place, seed, sample, coalesce(trace, row) FROM rollouts"
+            " WHERE job = ? AND row IS NOT NULL ORDER BY place",
             (number,),
         )
-        return [(RolloutPlace(place, seed, sample), decode(trace)) for place, seed, sample, trace in found]
+        return [(RolloutPlace(place, seed, sample), trace) for place, seed, sample, trace in found]
 
     def progress(self, number: int) -> Progress:
         found = self._database.rows(
