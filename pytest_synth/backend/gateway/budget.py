@@ -45,7 +45,7 @@ class Budget:
             for budget in chain:
                 if budget._exceeds(budget.spent_usd + worst_usd):
                     raise BudgetExhausted(
-                        f"budget: {budget.name} is ${budget.limit_usd:.4f}, ${budget.spent_usd:.4f} is spent, "
+                        f"budget: {budget.name} is ${budget.limit_usd:.4f}, ${budget.spent_usd:.4f} spent, "
                         f"and this call could cost up to ${worst_usd:.4f}"
                     )
             if not any(budget._exceeds(budget.spent_usd + budget._reserved + worst_usd) for budget in chain):

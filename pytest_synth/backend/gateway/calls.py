@@ -1,4 +1,4 @@
-"""One model call: read the body, put the prompt under test in, ask the provider, note what came back."""
+"""One model call: planned, answered by a provider or a cassette, noted."""
 
 from __future__ import annotations
 
@@ -6,45 +6,29 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_synth.backend.gateway import chat
-from pytest_synth.backend.gateway.dialect import Usage, dump
-from pytest_synth.backend.gateway.providers import OFFLINE, Target, access, resolve
+from pytest_synth.backend.gateway.dialect import Usage, count, dump
+from pytest_synth.backend.gateway.entries import Entry, Identity
+from pytest_synth.backend.gateway.plans import Plan, parse, plan_call
+from pytest_synth.backend.gateway.prices import Prices
+from pytest_synth.backend.gateway.providers import CHAT, OFFLINE, Access, Provider, access, adapt
+from pytest_synth.backend.gateway.recorder import Recorders, RecordMode
 from pytest_synth.backend.gateway.refusals import CallRefused, PolicyRefused
 from pytest_synth.backend.gateway.rollouts import LiveRollout, ModelCall, shorten
+from pytest_synth.backend.gateway.spending import Spending
 from pytest_synth.backend.gateway.sse import EventCutter, json_of
-from pytest_synth.backend.gateway.upstream import Upstream
-
-# Settings of the policy that a call of the policy gets where the task app sent none.
-_FILLED = ("temperature", "top_p", "max_tokens", "max_completion_tokens")
-_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+from pytest_synth.backend.gateway.upstream import Outgoing, Stream, Upstream, read_error
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the caller gets: a body, or the events of a stream."""
+    """What the caller gets: a body, or the events of a stream, to be closed read or not."""
 
     body: bytes
     events: AsyncIterator[bytes] | None = None
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A call ready to be sent.
-
-    Attributes:
-        is_policy: It is the policy's own call, not a judge's.
-        wants_usage: The caller asked for the usage of a stream.
-    """
-
-    target: Target
-    model: str
-    body: dict[str, Any]
-    is_policy: bool
-    streams: bool
-    wants_usage: bool
+    close: Callable[[], None] = lambda: None
 
 
 class Caller:
@@ -58,171 +42,277 @@ class Caller:
     def __init__(
         self,
         upstream: Upstream,
+        recorders: Recorders,
         *,
         environ: Mapping[str, str],
+        providers: Mapping[str, Provider],
+        prices: Prices,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._upstream = upstream
+        self._recorders = recorders
         self._environ = environ
+        self._providers = providers
+        self._prices = prices
         self._clock = clock
 
-    async def answer(self, raw: bytes, live: LiveRollout | None) -> Answer:
+    async def answer(
+        self,
+        operation: str,
+        raw: bytes | dict[str, Any],
+        headers: Mapping[str, str],
+        live: LiveRollout | None,
+    ) -> Answer:
         """Answer one call; `live` is its rollout, None for a call outside of one.
 
         Raises:
             CallRefused: If there is no answer; it is noted in the rollout too.
         """
-        plan = self._plan(_parse(raw), live)
         started = self._clock()
+        body = parse(raw) if isinstance(raw, bytes) else raw
+        plan = plan_call(operation, body, headers, live, self._providers)
+        note = _Note(self, plan, live, started)
         try:
-            answer = await self._ask(plan, live, started)
+            return await self._recorded(plan, live, note)
         except CallRefused as refused:
-            self._note(plan, live, started, None, refused.status, refused.message)
+            note.refused(refused)
             raise
-        if live is not None and plan.is_policy and live.spec.prompt is not None:
-            live.applied = live.spec.prompt.system is not None
-        return answer
 
-    def _plan(self, body: dict[str, Any], live: LiveRollout | None) -> _Plan:
-        problem = chat.refuse_body(body)
-        if problem is not None:
-            raise CallRefused(400, problem)
-        body = {key: value for key, value in body.items() if key != "thinking_budget"}
-        is_policy = False
-        if live is None:
-            target = _target_of(body)
-        else:
-            target = live.target
-            system = chat.system_text(body)
-            is_policy = live.claim(system)
-            if is_policy:
-                body = _filled(body, live.spec.policy)
-                under_test = None if live.spec.prompt is None else live.spec.prompt.system
-                if under_test is not None:
-                    body, system = chat.with_system(body, under_test), under_test
-                live.system_ran = system
-                live.query = shorten(chat.query_of(body))
-        model = self._model(body, target, is_policy=is_policy or live is None)
-        streams = bool(body.get("stream"))
-        options = body.get("stream_options")
-        wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
-        body["model"] = model
-        if streams:
-            body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-        return _Plan(target, model, body, is_policy, streams, wants_usage)
-
-    def _model(self, body: Mapping[str, Any], target: Target, *, is_policy: bool) -> str:
-        """The policy's model for its own calls; a judge's call keeps the model that it names."""
-        named = body.get("model")
-        if target.model is not None and (is_policy or target.provider.name == OFFLINE):
-            return target.model
-        if isinstance(named, str) and named:
-            return named.removeprefix(f"{target.provider.name}/")
-        if target.model is not None:
-            return target.model
-        raise CallRefused(400, "neither the policy nor the call names a model")
-
-    async def _ask(self, plan: _Plan, live: LiveRollout | None, started: float) -> Answer:
-        if plan.target.provider.name == OFFLINE:
-            response = _offline(plan)
-            self._note(plan, live, started, response, 200, None)
-            if not plan.streams:
-                return Answer(dump(response))
-            return Answer(b"", _replay(response, usage=plan.wants_usage))
-        name = plan.target.provider.name
+    async def _recorded(self, plan: Plan, live: LiveRollout | None, note: _Note) -> Answer:
+        """Answer by the cassette, or by the provider while recording it."""
+        if live is None or live.recorder is None or live.mode is RecordMode.OFF or _is_offline(plan):
+            return await self._ask(plan, live, note)
+        request = self._recorders.request_of(plan.body)
+        identity = Identity(plan.operation, plan.provider.name, plan.model, request, live.spec.sample)
+        identity = replace(identity, repeat=live.take_repeat(identity.call_key))
         try:
-            reach = access(plan.target.provider, self._environ)
+            entry = await live.recorder.find(identity, live.mode)
+        except BaseException:
+            live.give_back_repeat(identity.call_key, identity.repeat)
+            raise
+        if entry is not None:
+            note.replayed(entry)
+            return _whole(plan, entry.response)
+        note.identity = identity
+        try:
+            return await self._ask(plan, live, note)
+        except BaseException:
+            note.forget()
+            raise
+
+    async def _ask(self, plan: Plan, live: LiveRollout | None, note: _Note) -> Answer:
+        if _is_offline(plan):
+            response = _offline(plan)
+            note.answered(response)
+            return _whole(plan, response)
+        try:
+            reach = access(plan.provider, self._environ)
         except PolicyRefused as refused:
-            raise CallRefused(422, str(refused)) from refused
-        payload = dump(plan.body)
+            raise CallRefused(422, str(refused), is_fatal=True) from refused
+        call = self._outgoing(plan, reach, note)
+        note.spending = Spending(None if live is None else live.spec.budget, plan, call.body, self._prices)
         if plan.streams:
-            chunks = await self._upstream.stream(name, reach, chat.OPERATION, payload)
-            return Answer(b"", self._relay(plan, live, started, chunks))
-        answer = await self._upstream.post(name, reach, chat.OPERATION, payload)
-        self._note(plan, live, started, _object(name, answer), 200, None)
+            stream = await self._upstream.stream(call, note.spending)
+            relay = _Relay(plan, stream, note)
+            return Answer(b"", relay.events(), relay.close)
+        answer = await self._upstream.post(call, note.spending)
+        note.answered(_object(plan.provider.name, answer))
         return Answer(answer)
 
-    async def _relay(
-        self, plan: _Plan, live: LiveRollout | None, started: float, chunks: AsyncIterator[bytes]
-    ) -> AsyncIterator[bytes]:
-        cutter, assembler = EventCutter(), chat.assembler()
-        error: str | None = "the task app closed the stream before its end"
-        try:
-            async for chunk in chunks:
-                if live is not None and live.closed:
-                    return
-                for event in cutter.feed(chunk):
-                    value = json_of(event)
-                    if value is not None:
-                        assembler.feed(value)
-                        if not plan.wants_usage and not value.get("choices") and value.get("usage"):
-                            continue  # asked for by us; a caller who did not ask may read choices[0]
-                    yield event
-            if cutter.rest:
-                yield cutter.rest
-            error = None
-        except CallRefused as refused:
-            error = refused.message
-            raise
-        finally:
-            self._note(plan, live, started, assembler.response, 200, error)
+    def _outgoing(self, plan: Plan, reach: Access, note: _Note) -> Outgoing:
+        body = dict(plan.body)
+        if plan.streams and plan.operation == CHAT and plan.provider.stream_usage:
+            options = body.get("stream_options")
+            body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+        note.left_out = adapt(body, plan.operation, plan.target, plan.model, own_url=reach.is_own_url)
+        note.body = body
+        return Outgoing(plan.provider.name, reach, plan.operation, dump(body), plan.headers)
 
-    def _note(
+    def cost(self, plan: Plan, response: Mapping[str, Any] | None, usage: Usage | None) -> float | None:
+        """US dollars; the provider's own figure where it tells one."""
+        told = (response or {}).get("usage")
+        if plan.provider.name == "openrouter" and isinstance(told, dict):
+            cost = told.get("cost")
+            if isinstance(cost, int | float) and not isinstance(cost, bool):
+                return float(cost)
+        if usage is None:
+            return 0.0 if plan.provider.local else None
+        return self._prices.cost(plan.provider, plan.model, usage)
+
+    def now(self) -> float:
+        return self._clock()
+
+    def cleaned(self, response: dict[str, Any]) -> dict[str, Any]:
+        return self._recorders.cleaned(response)
+
+
+class _Note:
+    """Writes down how a call went: in its rollout, its budget and its cassette, once."""
+
+    def __init__(self, caller: Caller, plan: Plan, live: LiveRollout | None, started: float) -> None:
+        self._caller = caller
+        self._plan = plan
+        self._live = live
+        self._started = started
+        self.body = plan.body
+        self.left_out: tuple[str, ...] = ()
+        self.spending: Spending | None = None
+        self.identity: Identity | None = None
+
+    def answered(self, response: dict[str, Any]) -> None:
+        usage = self._plan.dialect.usage_of(response)
+        cost = self._caller.cost(self._plan, response, usage)
+        if self.spending is not None:
+            self.spending.answered(cost)
+        call = self._call(response, 200, None, usage, cost)
+        if self.identity is not None and self._live is not None and self._live.recorder is not None:
+            recorded = self._caller.cleaned(response)
+            self._live.recorder.add(Entry(self.identity, recorded, call.latency_ms, cost))
+        self._write(call)
+
+    def replayed(self, entry: Entry) -> None:
+        usage = self._plan.dialect.usage_of(entry.response)
+        call = self._call(entry.response, 200, None, usage, 0.0)
+        self._write(replace(call, replayed=True, saved_usd=entry.cost_usd, saved_ms=entry.latency_ms))
+
+    def refused(self, refused: CallRefused) -> None:
+        is_paid = (
+            refused.kind in ("upstream_timeout", "upstream_unreachable") and not self._plan.provider.local
+        )
+        self._write(self._call(None, refused.status, refused.message, None, None if is_paid else 0.0))
+        if self._live is not None:
+            self._live.fail(refused)
+
+    def cut(self, response: dict[str, Any] | None, refused: CallRefused | None) -> None:
+        """A stream ended before its end: by the provider (`refused`), or by the caller (None)."""
+        usage = self._plan.dialect.usage_of(response or {})
+        cost = self._caller.cost(self._plan, response, usage)
+        if self.spending is not None:
+            self.spending.answered(cost)
+        message = "the task app closed the stream before its end" if refused is None else refused.message
+        self._write(self._call(response, 200, message, usage, cost))
+        if self._live is not None and refused is not None:
+            self._live.fail(refused)
+        self.forget()
+
+    def forget(self) -> None:
+        """There is nothing to record."""
+        if self.identity is not None and self._live is not None and self._live.recorder is not None:
+            self._live.recorder.abandon(self.identity)
+            self._live.give_back_repeat(self.identity.call_key, self.identity.repeat)
+            self.identity = None
+
+    def _call(
         self,
-        plan: _Plan,
-        live: LiveRollout | None,
-        started: float,
         response: dict[str, Any] | None,
         status: int,
         error: str | None,
-    ) -> None:
-        if live is None or live.closed:
-            return
-        usage = chat.usage_of(response or {}) or Usage(0, 0)
-        if plan.is_policy and response is not None:
-            live.answer = shorten(chat.answer_of(response))
-        live.calls.append(
-            ModelCall(
-                provider=plan.target.provider.name,
-                model=plan.model,
-                request=plan.body,
-                response=response,
-                status=status,
-                latency_ms=(self._clock() - started) * 1000,
-                prompt_tokens=usage.prompt_tokens,
-                completion_tokens=usage.completion_tokens,
-                cost_usd=0.0 if plan.target.provider.name == OFFLINE else None,
-                error=error,
-            )
+        usage: Usage | None,
+        cost_usd: float | None,
+    ) -> ModelCall:
+        return ModelCall(
+            provider=self._plan.provider.name,
+            model=self._plan.model,
+            request=self.body,
+            response=response,
+            status=status,
+            latency_ms=(self._caller.now() - self._started) * 1000,
+            prompt_tokens=0 if usage is None else usage.prompt_tokens,
+            completion_tokens=0 if usage is None else usage.completion_tokens,
+            cost_usd=cost_usd,
+            error=error,
+            operation=self._plan.operation,
+            is_policy=self._plan.is_policy,
+            left_out=self.left_out,
         )
 
-
-def _parse(raw: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(raw)
-    except ValueError as error:
-        raise CallRefused(400, f"the body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise CallRefused(400, f"the body is {type(body).__name__}, not an object")
-    return body
-
-
-def _target_of(body: Mapping[str, Any]) -> Target:
-    if not body.get("model"):
-        raise CallRefused(400, "'model' is missing; write 'provider/model', such as 'offline/lexical'")
-    try:
-        return resolve({"model": body["model"]})
-    except PolicyRefused as refused:
-        raise CallRefused(400, str(refused).replace("policy.model", "model", 1)) from refused
+    def _write(self, call: ModelCall) -> None:
+        live = self._live
+        if live is None or live.closed:
+            return
+        live.calls.append(call)
+        if call.error is None and call.response is not None and self._plan.is_policy:
+            live.answer = shorten(self._plan.dialect.answer_of(call.response))
+            live.applied = live.spec.prompt is not None and live.spec.prompt.system is not None
 
 
-def _filled(body: dict[str, Any], policy: Mapping[str, Any]) -> dict[str, Any]:
-    limited = bool(_LIMITS & body.keys())
-    for name in _FILLED:
-        if policy.get(name) is not None and name not in body and not (limited and name in _LIMITS):
-            body[name] = policy[name]
-            limited = limited or name in _LIMITS
-    return body
+class _Relay:
+    """Passes a stream on, event by event, and notes it at its end."""
+
+    def __init__(self, plan: Plan, stream: Stream, note: _Note) -> None:
+        self._plan = plan
+        self._stream = stream
+        self._note = note
+        self._assembler = plan.dialect.assembler()
+        self._is_noted = False
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Events as sent, but for the usage that only we have asked for.
+
+        Raises:
+            CallRefused: If the stream ends before its end.
+        """
+        cutter = EventCutter()
+        try:
+            async for chunk in self._stream.chunks():
+                for event in cutter.feed(chunk):
+                    if self._passes(event):
+                        yield event
+            if cutter.rest and self._passes(cutter.rest):
+                yield cutter.rest
+            if not self._assembler.is_complete:
+                raise CallRefused(
+                    502,
+                    f"{self._plan.provider.name} ended the stream before its end",
+                    kind="upstream_unreachable",
+                    is_passing=True,
+                )
+        except CallRefused as refused:
+            self._end(refused)
+            raise
+        self._end(None)
+
+    def close(self) -> None:
+        self._end(None)
+
+    def _passes(self, event: bytes) -> bool:
+        value = json_of(event)
+        if value is None:
+            return True
+        message, _, _ = read_error(value)
+        if message is not None and "error" in value:
+            raise CallRefused(502, f"{self._plan.provider.name} broke off: {message}", kind="upstream_error")
+        self._assembler.feed(value)
+        is_usage_only = self._plan.operation == CHAT and not value.get("choices") and bool(value.get("usage"))
+        return self._plan.wants_usage or not is_usage_only
+
+    def _end(self, refused: CallRefused | None) -> None:
+        self._stream.close()
+        if self._is_noted:
+            return
+        self._is_noted = True
+        response = self._assembler.response
+        if refused is None and response is not None and self._assembler.is_complete:
+            self._note.answered(response)
+        else:
+            self._note.cut(response, refused)
+
+
+def _is_offline(plan: Plan) -> bool:
+    return plan.provider.name == OFFLINE
+
+
+def _whole(plan: Plan, response: dict[str, Any]) -> Answer:
+    """An answer that is there already, as a body or taken apart into a stream."""
+    if not plan.streams:
+        return Answer(dump(response))
+    return Answer(b"", _paced(plan, response))
+
+
+async def _paced(plan: Plan, response: Mapping[str, Any]) -> AsyncIterator[bytes]:
+    for event in plan.dialect.events_of(response, usage=plan.wants_usage):
+        yield event
+        await asyncio.sleep(0)  # other calls go on between two events
 
 
 def _object(name: str, answer: bytes) -> dict[str, Any]:
@@ -234,19 +324,21 @@ def _object(name: str, answer: bytes) -> dict[str, Any]:
         ) from error
     if not isinstance(value, dict):
         raise CallRefused(502, f"{name} answered 200 with no object: {answer[:200]!r}", kind="upstream_error")
+    message, kind, _ = read_error(value)
+    if message is not None:  # as OpenRouter does when its own upstream fails
+        status = count(value["error"].get("code")) if isinstance(value["error"], dict) else 0
+        raise CallRefused(
+            status if 400 <= status < 600 else 502,
+            f"{name} answered: {message}",
+            kind=kind or "upstream_error",
+        )
     return value
 
 
-def _offline(plan: _Plan) -> dict[str, Any]:
+def _offline(plan: Plan) -> dict[str, Any]:
     from pytest_synth.backend.gateway.offline import OfflineRefusal, complete
 
     try:
         return complete(plan.body, plan.model)
     except OfflineRefusal as refused:
         raise CallRefused(refused.status, refused.message) from refused
-
-
-async def _replay(response: Mapping[str, Any], *, usage: bool) -> AsyncIterator[bytes]:
-    for event in chat.events_of(response, usage=usage):
-        yield event
-        await asyncio.sleep(0)  # other calls go on between two events

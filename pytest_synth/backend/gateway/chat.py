@@ -9,6 +9,7 @@ from pytest_synth.backend.gateway.dialect import Usage, count, dump, openai_erro
 from pytest_synth.backend.gateway.sse import DONE
 
 OPERATION = "chat/completions"
+LIMIT_FIELD = "max_completion_tokens"
 _SYSTEM_ROLES = ("system", "developer")
 _JOINED = ("content", "refusal", "reasoning", "reasoning_content", "arguments")
 
@@ -153,6 +154,10 @@ class ChunkAssembler:
             return None
         choices = [{"index": index, **self._choices[index]} for index in sorted(self._choices)]
         return {**self._frame, "object": "chat.completion", "choices": choices}
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self._choices) and all(c.get("finish_reason") for c in self._choices.values())
 
 
 def _merge(into: dict[str, Any], delta: Mapping[str, Any]) -> None:

@@ -27,6 +27,10 @@ class Assembler(Protocol):
     def response(self) -> dict[str, Any] | None:
         """The answer so far; None while there is nothing to show."""
 
+    @property
+    def is_complete(self) -> bool:
+        """The stream has come to its end, and was not cut."""
+
 
 class Dialect(Protocol):
     """One API: `chat`, `responses` and `messages` are modules of this shape.
@@ -35,6 +39,7 @@ class Dialect(Protocol):
     """
 
     OPERATION: str
+    LIMIT_FIELD: str  # of the most output tokens
 
     def refuse_body(self, body: Mapping[str, Any]) -> str | None:
         """Say what is wrong with a body that no provider could answer; None if nothing is."""

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
-from pytest_synth.backend.gateway import chat
 from pytest_synth.backend.gateway.addresses import PREFIX, parse_address
 from pytest_synth.backend.gateway.calls import Answer, Caller
-from pytest_synth.backend.gateway.dialect import dump
-from pytest_synth.backend.gateway.providers import access, resolve
-from pytest_synth.backend.gateway.refusals import CallRefused
+from pytest_synth.backend.gateway.dialect import Dialect, dump
+from pytest_synth.backend.gateway.plans import DIALECTS
+from pytest_synth.backend.gateway.prices import Prices
+from pytest_synth.backend.gateway.providers import CHAT, OFFLINE, access, extend, resolve
+from pytest_synth.backend.gateway.recorder import (
+    SAVE_S,
+    CassetteSummary,
+    CassetteUse,
+    Recorder,
+    Recorders,
+    RecordMode,
+)
+from pytest_synth.backend.gateway.refusals import CallRefused, PolicyRefused
 from pytest_synth.backend.gateway.rollouts import LiveRollout, Rollout, RolloutSpec, RolloutUse
-from pytest_synth.backend.gateway.upstream import Sleep, Timeouts, Upstream
+from pytest_synth.backend.gateway.spending import unknown_price
+from pytest_synth.backend.gateway.upstream import Patience, Sleep, Upstream
 
-INFERENCE = "/api/inference/v1/chat/completions"
+INFERENCE: Final = "/api/inference/v1/chat/completions"
+# Of a task app's headers, those that change what the provider does; all others stay here.
+_PASSED: Final = ("anthropic-version", "anthropic-beta", "openai-beta")
 
 
 class Gateway:
@@ -32,10 +48,19 @@ class Gateway:
         environ: Where provider keys and base URLs are read from.
         authorize: Gives the tenant of a request's headers, None if its key is not known; for
             `INFERENCE` only, the interceptor's URL is a capability itself.
-        timeouts, sleep: For tests.
+        providers: Settings of the user's providers by name (see `providers.extend`).
+        prices: The user's prices by `provider/model`: `input`, `output`, `cached_input`, in US dollars for a
+            million tokens.
+        cassettes: Folder that the names of cassettes start from; None: nothing is recorded or replayed.
+        redact: Regular expressions of what must not get into a cassette.
+        patience: Time-outs and limits of calls to providers.
+        sleep: For tests.
 
     Attributes:
         base_url: URL of the backend as task apps reach it; set before the first rollout.
+
+    Raises:
+        ConfigError: If `providers` or `prices` are not of their form.
     """
 
     def __init__(
@@ -43,24 +68,45 @@ class Gateway:
         *,
         environ: Mapping[str, str],
         authorize: Callable[[Mapping[str, str]], str | None],
-        timeouts: Timeouts | None = None,
+        providers: Mapping[str, Mapping[str, Any]] | None = None,
+        prices: Mapping[str, Mapping[str, Any]] | None = None,
+        cassettes: Path | None = None,
+        redact: Sequence[str] = (),
+        patience: Patience | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.base_url = ""
         self._environ = environ
         self._authorize = authorize
-        self._upstream = Upstream(timeouts=timeouts, sleep=sleep)
-        self._caller = Caller(self._upstream, environ=environ)
+        self._providers = extend(providers or {})
+        self._prices = Prices(prices)
+        names = {name for provider in self._providers.values() for name in provider.key_variables}
+        keys = [environ[name].strip() for name in sorted(names) if environ.get(name, "").strip()]
+        self._recorders = Recorders(cassettes, patterns=redact, secrets=keys)
+        self._upstream = Upstream(environ=environ, patience=patience, sleep=sleep)
+        self._caller = Caller(
+            self._upstream,
+            self._recorders,
+            environ=environ,
+            providers=self._providers,
+            prices=self._prices,
+        )
         self._live: dict[tuple[str, str], LiveRollout] = {}
+        self._saving: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
         await self._upstream.open()
 
     async def shutdown(self) -> None:
-        """Cut the calls in flight and close the connections."""
+        """Cut the calls in flight, save the cassettes, close the connections."""
         for live in self._live.values():
             _cut(live)
         self._live.clear()
+        if self._saving is not None:
+            self._saving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._saving
+        await self._recorders.save()
         await self._upstream.close()
 
     def routes(self) -> list[BaseRoute]:
@@ -69,24 +115,50 @@ class Gateway:
             Route(PREFIX + "/{rest:path}", self._intercept, methods=["POST"]),
         ]
 
-    def check_policy(self, policy: Mapping[str, Any]) -> None:
+    def check_policy(
+        self,
+        policy: Mapping[str, Any],
+        *,
+        record_mode: str = RecordMode.OFF,
+        cassette: str | None = None,
+        has_budget: bool = False,
+    ) -> None:
         """Refuse a policy that cannot run.
 
+        Args:
+            record_mode, cassette: As in `RolloutSpec`; a call that is replayed needs no key.
+            has_budget: A ceiling is set, so the price of the model must be known.
+
         Raises:
-            PolicyRefused: Unknown provider, a model without one, or a provider with neither key nor base URL.
+            PolicyRefused: Unknown provider, a model without one, a provider with neither key nor base URL,
+                an unknown record mode, a cassette that cannot be read, a model without a price.
         """
-        target = resolve(policy)
-        if target.provider.base_url is not None:
-            access(target.provider, self._environ)
+        target = resolve(policy, self._providers)
+        recorder, mode = self._recorder(record_mode, cassette)
+        if target.provider.name == OFFLINE:
+            return
+        is_replay = recorder is not None and (recorder.cassette.existed or not recorder.may_record(mode))
+        if mode in (RecordMode.NONE, RecordMode.ONCE, RecordMode.NEW_EPISODES) and is_replay:
+            return
+        access(target.provider, self._environ)
+        if (
+            has_budget
+            and target.model is not None
+            and not self._prices.is_known(target.provider, target.model)
+        ):
+            raise PolicyRefused(unknown_price(target.provider.name, target.model, "max_cost"))
 
     def open_rollout(self, spec: RolloutSpec) -> Rollout:
         """Give a rollout its URL; calls to it are answered until `close_rollout`.
 
         Raises:
-            PolicyRefused: As `check_policy` does for the provider's name and model.
+            PolicyRefused: As `check_policy` does for provider, model, record mode and cassette.
         """
         assert self.base_url, "base_url must be set before the first rollout"
-        live = LiveRollout(spec=spec, target=resolve(spec.policy))
+        recorder, mode = self._recorder(spec.record_mode, spec.cassette)
+        live = LiveRollout(
+            spec=spec, target=resolve(spec.policy, self._providers), recorder=recorder, mode=mode
+        )
         # The pair is the only protection of the URL. Task apps look for the prefix `trace_`.
         trial_id, correlation_id = f"trial_{secrets.token_hex(8)}", f"trace_{secrets.token_hex(16)}"
         self._live[trial_id, correlation_id] = live
@@ -103,81 +175,140 @@ class Gateway:
         _cut(live)
         return live.use()
 
+    async def ask(
+        self, rollout: Rollout, body: Mapping[str, Any], *, operation: str = CHAT
+    ) -> dict[str, Any]:
+        """Make a call of an open rollout from inside the backend, as its URL would; never as a stream.
+
+        Raises:
+            CallRefused: If there is no answer.
+        """
+        live = self._live[rollout.trial_id, rollout.correlation_id]
+        answer = await self._run(operation, {**body, "stream": False}, {}, live)
+        value: dict[str, Any] = json.loads(answer.body)
+        return value
+
+    async def finish_cassette(self, name: str, *, record_mode: str, is_complete: bool) -> CassetteUse:
+        """Save a cassette at the end of a job, and say what became of it.
+
+        Args:
+            is_complete: Every rollout of the job has run: in mode `rewrite`, what was not used goes.
+
+        Raises:
+            PolicyRefused: As `check_policy` does.
+            CassetteError: If it cannot be written.
+        """
+        rewrites = RecordMode(record_mode) is RecordMode.REWRITE and is_complete
+        return await self._recorders.open(name).finish(rewrites=rewrites)
+
+    def describe_cassette(self, name: str) -> CassetteSummary:
+        """Calls of a cassette and their cost, for a plan.
+
+        Raises:
+            PolicyRefused: If the name or the file is no cassette.
+        """
+        return self._recorders.summary(name)
+
+    def _recorder(self, mode: str, name: str | None) -> tuple[Recorder | None, RecordMode]:
+        if mode not in list(RecordMode):
+            raise PolicyRefused(f"record mode {mode!r} is unknown; allowed: {', '.join(RecordMode)}")
+        if name is None or mode == RecordMode.OFF:
+            return None, RecordMode.OFF
+        return self._recorders.open(name), RecordMode(mode)
+
     async def _inference(self, request: Request) -> Response:
         if self._authorize(request.headers) is None:
-            return _refused(
-                CallRefused(401, "the API key is missing or unknown", kind="authentication_error")
-            )
-        return await self._answer(await request.body(), None)
+            refused = CallRefused(401, "the API key is missing or unknown", kind="authentication_error")
+            return _refused(refused, DIALECTS[CHAT])
+        return await self._respond(CHAT, request, None)
 
     async def _intercept(self, request: Request) -> Response:
         address = parse_address(request.path_params["rest"], request.url.query)
         live = self._live.get((address.trial_id, address.correlation_id or ""))
+        dialect = DIALECTS[address.operation or CHAT]
         if live is None:
-            return _refused(
-                CallRefused(
-                    404, "no open rollout has this URL: it never existed, or is over", kind="not_found_error"
-                )
-            )
-        if address.operation != chat.OPERATION:
-            what = "this path" if address.operation is None else f"/{address.operation}"
-            return _refused(
-                CallRefused(404, f"{what} is not served; POST to /{chat.OPERATION}", kind="not_found_error")
-            )
-        return await self._answer(await request.body(), live)
+            message = "no open rollout has this URL: it never existed, or is over"
+            return _refused(CallRefused(404, message, kind="not_found_error"), dialect)
+        if address.operation is None:
+            served = ", ".join(f"/{operation}" for operation in DIALECTS)
+            message = f"this path is not served; POST to one of {served}"
+            return _refused(CallRefused(404, message, kind="not_found_error"), dialect)
+        return await self._respond(address.operation, request, live)
 
-    async def _answer(self, raw: bytes, live: LiveRollout | None) -> Response:
+    async def _respond(self, operation: str, request: Request, live: LiveRollout | None) -> Response:
+        headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
+        dialect = DIALECTS[operation]
         try:
-            if live is None:
-                answer = await self._caller.answer(raw, None)
-            else:
-                task = asyncio.ensure_future(self._caller.answer(raw, live))
-                live.running.add(task)
-                task.add_done_callback(live.running.discard)
-                answer = await _finished(task, live)
+            answer = await self._run(operation, await request.body(), headers, live)
         except CallRefused as refused:
-            return _refused(refused)
-        return _response(answer)
+            return _refused(refused, dialect)
+        if answer.events is None:
+            return Response(answer.body, media_type="application/json")
+        return _EventStream(answer, dialect)
+
+    async def _run(
+        self,
+        operation: str,
+        raw: bytes | dict[str, Any],
+        headers: Mapping[str, str],
+        live: LiveRollout | None,
+    ) -> Answer:
+        if live is None:
+            return await self._caller.answer(operation, raw, headers, None)
+        if live.recorder is not None and self._saving is None:
+            self._saving = asyncio.create_task(self._save_often())
+        task = asyncio.ensure_future(self._caller.answer(operation, raw, headers, live))
+        live.running.add(task)
+        task.add_done_callback(live.running.discard)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not live.closed:
+                task.cancel()
+                raise
+            raise CallRefused(404, "the rollout of this call is over", kind="not_found_error") from None
+
+    async def _save_often(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_S)
+            await self._recorders.save()
 
 
-async def _finished(task: asyncio.Task[Answer], live: LiveRollout) -> Answer:
+class _EventStream(StreamingResponse):
+    """A stream that ends with an error event if it breaks: its status has been sent already."""
+
+    def __init__(self, answer: Answer, dialect: Dialect) -> None:
+        assert answer.events is not None
+        super().__init__(
+            _told(answer.events, dialect),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-cache"},
+        )
+        self._close = answer.close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._close()
+
+
+async def _told(events: AsyncIterator[bytes], dialect: Dialect) -> AsyncIterator[bytes]:
     try:
-        return await task
-    except asyncio.CancelledError:
-        if not live.closed:
-            task.cancel()
-            raise
-        raise CallRefused(404, "the rollout of this call is over", kind="not_found_error") from None
+        async for event in events:
+            yield event
+    except CallRefused as refused:
+        body = dialect.error_body(refused.message, refused.kind, refused.status)
+        name = b"event: error\n" if "type" in body else b""
+        yield name + b"data: " + dump(body) + b"\n\n"
+
+
+def _refused(refused: CallRefused, dialect: Dialect) -> Response:
+    body = dialect.error_body(refused.message, refused.kind, refused.status)
+    return JSONResponse(body, status_code=refused.status, headers=refused.headers)
 
 
 def _cut(live: LiveRollout) -> None:
     live.closed = True
     for task in live.running:
         task.cancel()
-
-
-def _response(answer: Answer) -> Response:
-    if answer.events is None:
-        return Response(answer.body, media_type="application/json")
-    return StreamingResponse(
-        _told(answer.events), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
-    )
-
-
-async def _told(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """End a stream that breaks with an error event: its status has been sent already."""
-    try:
-        async for event in events:
-            yield event
-    except CallRefused as refused:
-        yield b"data: " + dump(_error(refused)) + b"\n\n"
-
-
-def _refused(refused: CallRefused) -> Response:
-    return JSONResponse(_error(refused), status_code=refused.status, headers=refused.headers)
-
-
-def _error(refused: CallRefused) -> dict[str, Any]:
-    return {
-        "error": {"message": refused.message, "type": refused.kind, "param": None, "code": refused.status}
-    }

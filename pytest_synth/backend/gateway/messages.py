@@ -10,6 +10,7 @@ from pytest_synth.backend.gateway.dialect import Usage, count, text_of
 from pytest_synth.backend.gateway.sse import event
 
 OPERATION = "messages"
+LIMIT_FIELD = "max_tokens"
 
 # How a delta grows its content block: its field, and the field of the block that it is appended to.
 _GROWN = {
@@ -101,6 +102,7 @@ class BlockAssembler:
         self._message: dict[str, Any] | None = None
         self._blocks: dict[int, dict[str, Any]] = {}
         self._json: dict[int, str] = {}
+        self._is_complete = False
 
     def feed(self, event: Mapping[str, Any]) -> None:
         kind, index = event.get("type"), event.get("index", 0)
@@ -112,6 +114,8 @@ class BlockAssembler:
             self._grow(index, event["delta"])
         elif kind == "content_block_stop" and index in self._json:
             self._blocks[index]["input"] = json.loads(self._json.pop(index) or "{}")
+        elif kind == "message_stop":
+            self._is_complete = True
         elif kind == "message_delta" and self._message is not None:
             self._message.update(event["delta"])
             self._message["usage"] = {**(self._message.get("usage") or {}), **(event.get("usage") or {})}
@@ -132,6 +136,10 @@ class BlockAssembler:
         if self._message is None:
             return None
         return {**self._message, "content": [self._blocks[index] for index in sorted(self._blocks)]}
+
+    @property
+    def is_complete(self) -> bool:
+        return self._is_complete
 
 
 def events_of(response: Mapping[str, Any], *, usage: bool) -> Iterator[bytes]:

@@ -32,6 +32,7 @@ class Provider:
         stream_usage: It understands `stream_options.include_usage`.
         left_out: Fields that are left out for models whose name fits the pattern, as the provider would
             refuse the call. A call's record tells which.
+        message_key_header: Header of the key in calls of the messages API; others take Authorization.
         prices: Name of the provider in the price data.
     """
 
@@ -46,6 +47,7 @@ class Provider:
     limit_field: str | None = None
     stream_usage: bool = True
     left_out: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    message_key_header: str | None = None
     prices: str | None = None
 
 
@@ -108,6 +110,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             url_path="/v1",
             key_variables=("ANTHROPIC_API_KEY",),
             operations=frozenset({CHAT, MESSAGES}),
+            message_key_header="x-api-key",
             prices="anthropic",
         ),
         Provider(
@@ -243,6 +246,7 @@ class Access:
     base_url: str
     key: str | None = field(repr=False)
     is_own_url: bool = False
+    message_key_header: str | None = None
 
     def __repr__(self) -> str:
         return f"Access(base_url={public_url(self.base_url)!r}, key={'given' if self.key else 'none'})"
@@ -277,7 +281,7 @@ def access(provider: Provider, environ: Mapping[str, str]) -> Access:
     base_url = base_url.rstrip("/")
     if own_url is not None and parts.path in ("", "/"):
         base_url += provider.url_path
-    return Access(base_url, key, own_url is not None)
+    return Access(base_url, key, own_url is not None, provider.message_key_header)
 
 
 def adapt(

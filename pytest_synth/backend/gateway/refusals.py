@@ -19,6 +19,8 @@ class CallRefused(Exception):
         message: For the caller; never holds a key.
         kind: `error.type` of the answer.
         headers: Further headers of the answer, such as Retry-After.
+        is_fatal: Every other call of the job would be refused as well.
+        is_passing: The same call may be answered some time later.
     """
 
     def __init__(
@@ -28,9 +30,13 @@ class CallRefused(Exception):
         *,
         kind: str = "invalid_request_error",
         headers: Mapping[str, str] | None = None,
+        is_fatal: bool = False,
+        is_passing: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.kind = kind
         self.headers = dict(headers or {})
+        self.is_fatal = is_fatal
+        self.is_passing = is_passing

@@ -9,6 +9,7 @@ from pytest_synth.backend.gateway.dialect import Usage, count, openai_error, tex
 from pytest_synth.backend.gateway.sse import event
 
 OPERATION = "responses"
+LIMIT_FIELD = "max_output_tokens"
 _SYSTEM_ROLES = ("system", "developer")
 
 
@@ -93,6 +94,10 @@ class LastResponse:
     @property
     def response(self) -> dict[str, Any] | None:
         return self._response
+
+    @property
+    def is_complete(self) -> bool:
+        return self._response is not None
 
 
 def events_of(response: Mapping[str, Any], *, usage: bool) -> Iterator[bytes]:

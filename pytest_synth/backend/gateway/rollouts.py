@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pytest_synth.backend.gateway.budget import Budget
 from pytest_synth.backend.gateway.providers import Target
+from pytest_synth.backend.gateway.recorder import Recorder, RecordMode
+from pytest_synth.backend.gateway.refusals import CallRefused
 from pytest_synth.prompts import Message, Prompt
 
 SHORT: Final = 2048  # characters of query and answer that travel with a row
+VOIDING: Final = frozenset({"replay_miss", "budget"})  # failures after which a reward is no reward
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,9 @@ class RolloutSpec:
         split, seed, sample: Which task instance, and which repetition of it (from 0).
         policy: The job's policy; its provider and model decide where the calls go.
         prompt: The prompt under test; its system message replaces the task app's own. None: nothing is.
+        cassette: Name of the file that calls are recorded in and replayed from.
+        record_mode: A `RecordMode`; `off` without a cassette.
+        budget: Ceiling that the calls count against; one object for all rollouts that share it.
     """
 
     job_id: str
@@ -31,6 +38,9 @@ class RolloutSpec:
     sample: int
     policy: Mapping[str, Any]
     prompt: Prompt | None
+    cassette: str | None = None
+    record_mode: str = "off"
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +53,13 @@ class ModelCall:
         status: HTTP status that the task app got.
         latency_ms: From request to the last byte of the answer, retries included.
         prompt_tokens, completion_tokens: 0 when the answer told no usage.
-        cost_usd: US dollars; None when the price is not known.
+        cost_usd: US dollars that were paid for it; None when that is not known.
         error: Why there is no answer.
+        operation: Which API was called.
+        is_policy: The policy's own call, not a judge's.
+        left_out: Fields of the body that the provider would have refused, and was not sent.
+        replayed: The answer came from a cassette.
+        saved_usd, saved_ms: Cost (None: not known) and latency of the recorded call, for a replay.
     """
 
     provider: str
@@ -57,6 +72,26 @@ class ModelCall:
     completion_tokens: int
     cost_usd: float | None
     error: str | None
+    operation: str = "chat/completions"
+    is_policy: bool = True
+    left_out: tuple[str, ...] = ()
+    replayed: bool = False
+    saved_usd: float | None = 0.0
+    saved_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class CallFailure:
+    """A call without an answer.
+
+    Attributes:
+        kind: `replay_miss`, `budget`, or what the provider or the gateway calls it (`upstream_timeout`, ...).
+        is_passing: The same call may be answered some time later, so that the rollout is worth a retry.
+    """
+
+    kind: str
+    message: str
+    is_passing: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,11 +99,16 @@ class RolloutUse:
     """What a rollout used, and what the gateway saw of it.
 
     Attributes:
+        tokens: Of all calls, replayed ones included.
         cost_usd: Of all calls; None when the price of one of them is not known.
         prompt_applied: None when no prompt was to be applied.
         prompt_reason: Why the prompt was not applied.
         prompt_fingerprint: Of the system message that ran, as `Prompt.parse(text).fingerprint` has it.
         query, answer: Last user message and the model's answer, at most `SHORT` characters each.
+        replayed: Calls that a cassette answered.
+        saved_usd, saved_ms: What the recorded calls had cost and taken; None: not known of one of them.
+        failure: The first failure that voids the rollout (see `is_void`), else the first.
+        fatal: Why no other rollout of the job can do better (the provider refuses key, model or payment).
     """
 
     calls: tuple[ModelCall, ...]
@@ -79,6 +119,16 @@ class RolloutUse:
     prompt_fingerprint: str | None
     query: str | None
     answer: str | None
+    replayed: int = 0
+    saved_usd: float | None = 0.0
+    saved_ms: float = 0.0
+    failure: CallFailure | None = None
+    fatal: str | None = None
+
+    @property
+    def is_void(self) -> bool:
+        """A reward of this rollout would not be one: a call that it needed was not made."""
+        return self.fatal is not None or (self.failure is not None and self.failure.kind in VOIDING)
 
 
 @dataclass(frozen=True)
@@ -103,7 +153,11 @@ class LiveRollout:
 
     spec: RolloutSpec
     target: Target
+    recorder: Recorder | None = None
+    mode: RecordMode = RecordMode.OFF
     calls: list[ModelCall] = field(default_factory=list)
+    failures: list[CallFailure] = field(default_factory=list)
+    fatal: str | None = None
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     policy_system: str | _Unseen | None = UNSEEN
     system_ran: str | None = None
@@ -111,6 +165,7 @@ class LiveRollout:
     query: str | None = None
     answer: str | None = None
     closed: bool = False
+    repeats: dict[str, set[int]] = field(default_factory=dict)
 
     def claim(self, system: str | None) -> bool:
         """Say whether a call with this system message is the policy's.
@@ -122,14 +177,30 @@ class LiveRollout:
             self.policy_system = system
         return self.policy_system == system
 
+    def take_repeat(self, call_key: str) -> int:
+        """The number of a call among the equal ones of this rollout: the lowest that is free."""
+        taken = self.repeats.setdefault(call_key, set())
+        number = next(number for number in range(len(taken) + 1) if number not in taken)
+        taken.add(number)
+        return number
+
+    def give_back_repeat(self, call_key: str, number: int) -> None:
+        """The call was not answered; a client that tries again asks for the same one."""
+        self.repeats[call_key].discard(number)
+
+    def fail(self, refused: CallRefused) -> None:
+        self.failures.append(CallFailure(refused.kind, refused.message, refused.is_passing))
+        if refused.is_fatal and self.fatal is None:
+            self.fatal = refused.message
+
     def use(self) -> RolloutUse:
         """Sum up."""
         applied = None if self.spec.prompt is None else self.applied
-        costs = [call.cost_usd for call in self.calls]
+        voiding = (failure for failure in self.failures if failure.kind in VOIDING)
         return RolloutUse(
             calls=tuple(self.calls),
             tokens=sum(call.prompt_tokens + call.completion_tokens for call in self.calls),
-            cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+            cost_usd=_total(call.cost_usd for call in self.calls),
             prompt_applied=applied,
             prompt_reason=self._reason() if applied is False else None,
             prompt_fingerprint=(
@@ -137,6 +208,11 @@ class LiveRollout:
             ),
             query=self.query,
             answer=self.answer,
+            replayed=sum(call.replayed for call in self.calls),
+            saved_usd=_total(call.saved_usd for call in self.calls),
+            saved_ms=sum(call.saved_ms for call in self.calls),
+            failure=next(voiding, self.failures[0] if self.failures else None),
+            fatal=self.fatal,
         )
 
     def _reason(self) -> str:
@@ -149,6 +225,16 @@ class LiveRollout:
                 "(policy.config['inference_url'] of the rollout)"
             )
         return "no model call with the prompt was answered"
+
+
+def _total(costs: Iterable[float | None]) -> float | None:
+    """The sum; None if one is not known."""
+    total = 0.0
+    for cost in costs:
+        if cost is None:
+            return None
+        total += cost
+    return total
 
 
 def shorten(text: str | None) -> str | None:

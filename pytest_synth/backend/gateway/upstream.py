@@ -1,4 +1,4 @@
-"""Calls to model providers over HTTP: one session, time-outs, retries. Knows no prompt and no rollout."""
+"""Calls to model providers over HTTP: one session, time-outs, limits, retries. Knows no rollouts."""
 
 from __future__ import annotations
 
@@ -6,171 +6,310 @@ import asyncio
 import json
 import random
 import re
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 
-from pytest_synth.backend.gateway.providers import Access, public_url
+from pytest_synth.backend.gateway.limiter import Limiter
+from pytest_synth.backend.gateway.providers import MESSAGES, Access, public_url
 from pytest_synth.backend.gateway.refusals import CallRefused
+from pytest_synth.backend.gateway.waits import pause, retry_after
 
-WORTH_RETRYING: Final = frozenset({429, 502, 503, 504})
-ATTEMPTS: Final = 5
-BACKOFF_S: Final = 0.5  # doubled at each further attempt, with full jitter
-LONGEST_WAIT_S: Final = 60.0  # a Retry-After beyond this is passed on to the caller instead
+RATE: Final = 429
+WORTH_RETRYING: Final = frozenset({408, 502, 503, 504, 529})  # 529: Anthropic's "overloaded"
+FATAL: Final = frozenset({401, 402, 403, 404})  # the next call would get the same answer
+ATTEMPTS: Final = 5  # but for 429, which is bounded by `Patience`
+BACKOFF_S: Final = 0.5  # doubled at each further attempt, with jitter
+LONGEST_BACKOFF_S: Final = 30.0
+BYTES_PER_TOKEN: Final = 4  # roughly, for rate limits only
 _MASKED = re.compile(r"[\w-]*\*{3,}[\w-]*")  # how providers show a key that they refuse
+_NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "credit_balance_too_low"})
 
 
 @dataclass(frozen=True)
-class Timeouts:
-    """Seconds: to connect, between two reads of an answer (the first included), and for a whole call."""
+class Patience:
+    """How long, and how many at once.
 
-    connect: float = 10.0
-    read: float = 300.0
-    total: float = 900.0
+    Attributes:
+        connect_s: To connect.
+        first_byte_s: From the request to the first byte of the answer; models that think are slow.
+        read_s: Between two reads of an answer.
+        total_s: For one attempt.
+        rate_wait_s: All waits of one call for a provider's rate limit together; 0: do not wait.
+        most_concurrent: Calls in flight for one provider and key.
+    """
+
+    connect_s: float = 10.0
+    first_byte_s: float = 180.0
+    read_s: float = 120.0
+    total_s: float = 600.0
+    rate_wait_s: float = 300.0
+    most_concurrent: int = 256
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A call as it leaves."""
+
+    provider: str
+    access: Access
+    operation: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Guard(Protocol):
+    """What is asked before each attempt, and told when one ends without an answer."""
+
+    async def before(self) -> None:
+        """May wait, and may refuse by a `CallRefused`."""
+
+    def failed(self, *, perhaps_paid: bool) -> None:
+        """The attempt has no answer; `perhaps_paid`: the provider may have worked on it."""
 
 
 Sleep = Callable[[float], Awaitable[None]]
 _T = TypeVar("_T")
 
 
-class Upstream:
-    """The HTTP side of all providers; `open` and `close` it on the loop that uses it."""
+class Stream:
+    """The chunks of an answer that has begun. `close` it, read or not."""
 
-    def __init__(self, *, timeouts: Timeouts | None = None, sleep: Sleep = asyncio.sleep) -> None:
-        self._timeouts = timeouts or Timeouts()
+    def __init__(
+        self, call: Outgoing, response: aiohttp.ClientResponse, read_s: float, leave: Callable[[], None]
+    ) -> None:
+        self._call = call
+        self._response = response
+        self._read_s = read_s
+        self._leave = leave
+        self._is_closed = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Chunks as they come.
+
+        Raises:
+            CallRefused: If the answer is cut short, or nothing comes for `read_s` seconds.
+        """
+        content = self._response.content
+        try:
+            while True:
+                async with asyncio.timeout(self._read_s):
+                    chunk = await content.readany()
+                if not chunk:
+                    return
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _no_answer(self._call, error) from error
+
+    def close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._response.close()
+            self._leave()
+
+
+def _nothing() -> None:
+    """The place is kept."""
+
+
+class Upstream:
+    """The HTTP side of all providers; `open` and `close` it on the loop that uses it.
+
+    Args:
+        environ: Where proxies are read from (`HTTPS_PROXY`, `NO_PROXY` and the like).
+    """
+
+    def __init__(
+        self, *, environ: Mapping[str, str], patience: Patience | None = None, sleep: Sleep = asyncio.sleep
+    ) -> None:
+        self._environ = environ
+        self._patience = patience or Patience()
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
+        self._limiters: dict[tuple[str, str | None], Limiter] = {}
 
     async def open(self) -> None:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(
-                total=self._timeouts.total,
-                sock_connect=self._timeouts.connect,
-                sock_read=self._timeouts.read,
+                total=self._patience.total_s,
+                sock_connect=self._patience.connect_s,
+                sock_read=max(self._patience.read_s, self._patience.first_byte_s),
             ),
         )
 
     async def close(self) -> None:
+        for limiter in self._limiters.values():
+            limiter.close()
         if self._session is not None:
             await self._session.close()
             self._session = None
 
-    async def post(self, provider: str, access: Access, operation: str, body: bytes) -> bytes:
+    async def post(self, call: Outgoing, guard: Guard) -> bytes:
         """Send a call and read its whole answer.
 
         Raises:
             CallRefused: With the provider's status and message, or 502/504 if it does not answer.
         """
 
-        async def attempt() -> bytes:
-            async with self._request(access, operation, body) as response:
-                if response.status >= 400:
-                    raise await _refusal(provider, access, response)
+        async def read(response: aiohttp.ClientResponse) -> bytes:
+            async with response:
                 return await response.read()
 
-        return await self._retried(provider, access, attempt)
+        answer, leave = await self._retried(call, guard, read)
+        leave()
+        return answer
 
-    async def stream(
-        self, provider: str, access: Access, operation: str, body: bytes
-    ) -> AsyncIterator[bytes]:
-        """Send a call and return the chunks of its answer once it has begun; only the beginning is retried.
+    async def stream(self, call: Outgoing, guard: Guard) -> Stream:
+        """Send a call and return its answer once it has begun; only the beginning is retried.
 
         Raises:
-            CallRefused: As `post` does. The chunks raise it too, if the answer is cut short.
+            CallRefused: As `post` does.
         """
 
-        async def attempt() -> aiohttp.ClientResponse:
-            response = await self._request(access, operation, body)
-            if response.status >= 400:
-                async with response:
-                    raise await _refusal(provider, access, response)
+        async def begun(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
             return response
 
-        return self._chunks(provider, access, await self._retried(provider, access, attempt))
+        response, leave = await self._retried(call, guard, begun)
+        return Stream(call, response, self._patience.read_s, leave)
 
-    async def _chunks(
-        self, provider: str, access: Access, response: aiohttp.ClientResponse
-    ) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in response.content.iter_any():
-                yield chunk
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _no_answer(provider, access, error) from error
-        finally:
-            response.close()
-
-    def _request(
-        self, access: Access, operation: str, body: bytes
-    ) -> aiohttp.client._RequestContextManager:  # aiohttp gives it no public name
-        assert self._session is not None, "the gateway has not been started"
-        headers = {"Content-Type": "application/json"}
-        if access.key is not None:
-            headers["Authorization"] = f"Bearer {access.key}"
-        return self._session.post(f"{access.base_url}/{operation}", data=body, headers=headers)
-
-    async def _retried(self, provider: str, access: Access, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        for number in range(1, ATTEMPTS + 1):
+    async def _retried(
+        self, call: Outgoing, guard: Guard, use: Callable[[aiohttp.ClientResponse], Awaitable[_T]]
+    ) -> tuple[_T, Callable[[], None]]:
+        """Try until there is an answer; return it with the function that gives its place to the next call."""
+        limiter = self._limiter(call.access)
+        waited, failures, refusals = 0.0, 0, 0
+        while True:
+            ticket = await limiter.enter(again=failures + refusals > 0)
+            leave = limiter.leave_failed
             try:
-                return await attempt()
-            except CallRefused as refused:
-                wait = _retry_after(refused)
-                if refused.status not in WORTH_RETRYING or number == ATTEMPTS or (wait or 0) > LONGEST_WAIT_S:
-                    raise
+                await guard.before()
+                response = await self._send(call)
+                if response.status < 400:
+                    answer = await use(response)
+                    limiter.hold(pause(response.headers, len(call.body) // BYTES_PER_TOKEN))
+                    leave = _nothing
+                    return answer, partial(limiter.leave_answered, ticket)
+                refused = await _refusal(call, response)
+                guard.failed(perhaps_paid=False)
+                told = retry_after(response.headers)
+                failures += refused.status != RATE
+                refusals += refused.status == RATE
+                wait = told if told is not None else _backoff(failures + refusals)
+                if refused.status == RATE and not refused.is_fatal:
+                    leave = partial(limiter.leave_refused, ticket, wait)
+                    waited += wait
+                    if waited > self._patience.rate_wait_s:
+                        raise refused
+                elif (
+                    refused.status not in WORTH_RETRYING
+                    or failures >= ATTEMPTS
+                    or wait > self._patience.rate_wait_s
+                ):
+                    raise refused
             except (aiohttp.ClientError, TimeoutError) as error:
-                wait = None
-                if number == ATTEMPTS:
-                    raise _no_answer(provider, access, error) from error
-            await self._sleep(wait if wait is not None else _backoff(number))
-        raise AssertionError("the last attempt returns or raises")
+                guard.failed(perhaps_paid=not isinstance(error, aiohttp.ClientConnectorError))
+                failures += 1
+                wait = _backoff(failures + refusals)
+                if failures >= ATTEMPTS:
+                    raise _no_answer(call, error) from error
+            except asyncio.CancelledError:
+                guard.failed(perhaps_paid=True)
+                raise
+            finally:
+                leave()
+            await self._sleep(wait)
+
+    async def _send(self, call: Outgoing) -> aiohttp.ClientResponse:
+        assert self._session is not None, "the gateway has not been started"
+        url = f"{call.access.base_url}/{call.operation}"
+        headers = {"Content-Type": "application/json", **call.headers}
+        if call.access.key is not None:
+            if call.operation == MESSAGES and call.access.message_key_header is not None:
+                headers[call.access.message_key_header] = call.access.key
+            else:
+                headers["Authorization"] = f"Bearer {call.access.key}"
+        async with asyncio.timeout(self._patience.first_byte_s):
+            return await self._session.post(
+                url, data=call.body, headers=headers, proxy=proxy_of(url, self._environ)
+            )
+
+    def _limiter(self, access: Access) -> Limiter:
+        key = (access.base_url, access.key)
+        if key not in self._limiters:
+            self._limiters[key] = Limiter(self._patience.most_concurrent)
+        return self._limiters[key]
+
+
+def proxy_of(url: str, environ: Mapping[str, str]) -> str | None:
+    """The proxy that the environment names for a URL, as other programs read it; none for loopback."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127."):
+        return None
+    named = {
+        name.lower().removesuffix("_proxy"): value
+        for name, value in environ.items()
+        if name.lower().endswith("_proxy") and value
+    }
+    proxy = named.get(parts.scheme) or named.get("all")
+    direct = [name.strip().lower().lstrip("*.") for name in named.get("no", "").split(",") if name.strip()]
+    if proxy is None or named.get("no", "").strip() == "*":
+        return None
+    if any(host == name or host.endswith(f".{name}") for name in direct):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _backoff(number: int) -> float:
-    return random.uniform(0.5, 1.0) * BACKOFF_S * 2.0 ** (number - 1)  # noqa: S311 - no secret
+    longest = min(LONGEST_BACKOFF_S, BACKOFF_S * 2.0 ** (number - 1))
+    return random.uniform(0.5, 1.0) * longest  # noqa: S311 - no secret
 
 
-def _retry_after(refused: CallRefused) -> float | None:
-    value = refused.headers.get("Retry-After")
-    if value is None:
-        return None
+async def _refusal(call: Outgoing, response: aiohttp.ClientResponse) -> CallRefused:
+    async with response:
+        text = (await response.read()).decode(errors="replace")
     try:
-        return max(0.0, float(value))
+        body: Any = json.loads(text)
     except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-async def _refusal(provider: str, access: Access, response: aiohttp.ClientResponse) -> CallRefused:
-    text = (await response.read()).decode(errors="replace")
-    message, kind = text.strip()[:1000], "upstream_error"
-    try:
-        error = json.loads(text)["error"]
-        message = error if isinstance(error, str) else str(error["message"])
-        kind = str(error.get("type") or kind) if isinstance(error, dict) else kind
-    except (ValueError, KeyError, TypeError):
-        pass  # not OpenAI's shape: the text as it is
+        body = None
+    status = response.status
+    message, kind, code = read_error(body)
+    is_fatal = status in FATAL or (status == RATE and code in _NO_QUOTA)
     after = response.headers.get("Retry-After")
     return CallRefused(
-        response.status,
-        f"{provider} answered {response.status}: {hide_key(message, access) or 'no text'}",
-        kind=kind,
+        status,
+        f"{call.provider} answered {status}: "
+        f"{hide_key(message or text.strip()[:1000], call.access) or 'no text'}",
+        kind=kind or "upstream_error",
         headers={} if after is None else {"Retry-After": after},
+        is_fatal=is_fatal,
+        is_passing=status == RATE or status in WORTH_RETRYING,
     )
 
 
-def _no_answer(provider: str, access: Access, error: Exception) -> CallRefused:
-    where = f"{provider} at {public_url(access.base_url)}"
+def read_error(body: object) -> tuple[str | None, str | None, str | None]:
+    """Message, type and code of an error as providers write it; None for what is not there."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, str):
+        return error, None, None
+    if not isinstance(error, dict):
+        return None, None, None
+    found = (error.get("message"), error.get("type"), error.get("code"))
+    message, kind, code = (value if isinstance(value, str) else None for value in found)
+    return message, kind, code or kind
+
+
+def _no_answer(call: Outgoing, error: Exception) -> CallRefused:
+    where = f"{call.provider} at {public_url(call.access.base_url)}"
     if isinstance(error, TimeoutError):
-        return CallRefused(504, f"{where} did not answer in time", kind="upstream_timeout")
-    text = hide_key(str(error), access) or type(error).__name__
-    return CallRefused(502, f"{where} does not answer: {text}", kind="upstream_unreachable")
+        return CallRefused(504, f"{where} did not answer in time", kind="upstream_timeout", is_passing=True)
+    text = hide_key(str(error), call.access) or type(error).__name__
+    return CallRefused(502, f"{where} does not answer: {text}", kind="upstream_unreachable", is_passing=True)
 
 
 def hide_key(text: str, access: Access) -> str:
