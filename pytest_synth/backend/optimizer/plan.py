@@ -1,0 +1,127 @@
+"""What a budget will be spent on, said before the first rollout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_synth.backend.optimizer.config import GepaConfig
+from pytest_synth.backend.optimizer.fields import GepaConfigError
+
+_BUDGET_PATH = "prompt_learning.gepa.rollout.budget"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rollouts by purpose. The search may end earlier than planned, never later.
+
+    Attributes:
+        budget: Rollouts of the whole run, at most.
+        baseline: Rollouts of the baseline on the Pareto set.
+        founders, population: Children of the initial population that can be paid, and their rollouts.
+        founders_wanted: As the config has it.
+        children_min, children_max: How many children of the generations the rest pays for: if all are
+            accepted, and if all are rejected and their parents known.
+        children_wanted: As the config has it; None: as many as can be paid.
+        final_check: Rollouts on the validation seeds, set aside from the start.
+        not_applied: See `GepaConfig.not_applied`.
+    """
+
+    budget: int
+    baseline: int
+    founders: int
+    founders_wanted: int
+    population: int
+    children_min: int
+    children_max: int
+    children_wanted: int | None
+    final_check: int
+    not_applied: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        parts = [f"baseline {self.baseline}"]
+        if self.founders_wanted:
+            cut = "" if self.founders == self.founders_wanted else f" for {self.founders} of"
+            cut += f" {self.founders_wanted} prompts" if cut else ""
+            parts.append(f"population {self.population}{cut}")
+        span = f"{self.children_min} to {self.children_max}"
+        if self.children_min == self.children_max:
+            span = str(self.children_min)
+        wanted = "" if self.children_wanted is None else f" of {self.children_wanted}"
+        parts += [f"{span}{wanted} children", f"final check {self.final_check}"]
+        return f"{self.budget} rollouts: {', '.join(parts)}"
+
+    def to_document(self) -> dict[str, Any]:
+        """JSON of the plan, its text included."""
+        return {
+            "text": self.text,
+            "budget": self.budget,
+            "baseline": self.baseline,
+            "founders": self.founders,
+            "founders_wanted": self.founders_wanted,
+            "population": self.population,
+            "children_min": self.children_min,
+            "children_max": self.children_max,
+            "children_wanted": self.children_wanted,
+            "final_check": self.final_check,
+            "not_applied": list(self.not_applied),
+        }
+
+
+def make_plan(config: GepaConfig) -> Plan:
+    """Plan a run.
+
+    Without a budget, it is what all generations cost if every child is accepted.
+
+    Raises:
+        GepaConfigError: If the budget cannot pay for the baseline, one candidate and the final check; it
+            says how much would do.
+    """
+    pareto, minibatch = config.pareto_set_size, config.minibatch_size
+    final = len(config.validation_seeds) * (1 + config.validation_top_k)
+    wanted, dearest = config.max_children, 2 * minibatch + pareto
+    least = 2 * pareto + final
+    budget = config.budget
+    if budget is None:
+        assert wanted is not None, "a config has a budget or a number of generations"
+        budget = pareto * config.initial_size + wanted * dearest + final
+    if budget < least:
+        raise GepaConfigError(
+            [
+                (
+                    _BUDGET_PATH,
+                    f"is {budget}; at least {least} are needed: {pareto} for the baseline, {pareto} for one"
+                    f" candidate, {final} for the final check on {len(config.validation_seeds)} validation"
+                    f" seeds",
+                )
+            ]
+        )
+    founders = min(config.founders, (budget - final) // pareto - 1)
+    rest = budget - final - pareto * (1 + founders)
+    low, high = _children(rest, pareto, minibatch)
+    return Plan(
+        budget=budget,
+        baseline=pareto,
+        founders=founders,
+        founders_wanted=config.founders,
+        population=pareto * founders,
+        children_min=low if wanted is None else min(low, wanted),
+        children_max=high if wanted is None else min(high, wanted),
+        children_wanted=wanted,
+        final_check=final,
+        not_applied=config.not_applied,
+    )
+
+
+def _children(rest: int, pareto: int, minibatch: int) -> tuple[int, int]:
+    """How many children some rollouts pay for, at least and at most.
+
+    A child costs up to two minibatches and the Pareto set, or the Pareto set alone when no more is left;
+    it costs one minibatch if it is rejected and its parent's rollouts are known.
+    """
+    dearest = 2 * minibatch + pareto
+    low = rest // dearest + rest % dearest // pareto
+    high = 0 if rest < pareto else (rest - pareto) // min(minibatch, pareto) + 1
+    return low, max(low, high)

@@ -1,0 +1,342 @@
+"""Keeps children in flight and hands them over in order; knows the event loop, not gepa.
+
+gepa decides who is a parent, who gets into the pool and who is on the front. This module decides only
+when a child starts, and has its rollouts and its reflection run before gepa asks for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from pytest_synth.backend.optimizer.budget import Budget
+from pytest_synth.backend.optimizer.candidates import Candidate, Child, has_lesson, improves
+from pytest_synth.backend.optimizer.components import Components
+from pytest_synth.backend.optimizer.config import GepaConfig
+from pytest_synth.backend.optimizer.drawing import Minibatches, draw_components, draw_lessons, stream
+from pytest_synth.backend.optimizer.evaluations import Evaluations
+from pytest_synth.backend.optimizer.feedback import record_of
+from pytest_synth.backend.optimizer.ports import Purpose, RolloutKey, RolloutOutcome
+from pytest_synth.backend.optimizer.progress import Reporter
+from pytest_synth.backend.optimizer.reflection import Proposer
+from pytest_synth.backend.optimizer.spending import Spending
+from pytest_synth.backend.optimizer.stopping import FinishReason, StopSignal, end_tasks
+from pytest_synth.prompts import Prompt
+
+MAX_BARREN = 20  # children in a row without a single paid rollout; else an unbounded run would never end
+
+
+class Search:
+    """The children of a run.
+
+    All methods run on the event loop. The order of calls is gepa's: `next_child`, any number of
+    `evaluate`, `settle`, and again.
+
+    Attributes:
+        candidates: gepa's pool, in its order.
+        attempts: Settled children, in order.
+        front: Indices of the candidates that win at least one Pareto seed.
+        finish_reason: Why no more children start; None while they may.
+    """
+
+    def __init__(
+        self,
+        config: GepaConfig,
+        components: Components,
+        *,
+        pareto: Sequence[int],
+        feedback: Sequence[int],
+        evaluations: Evaluations,
+        proposer: Proposer,
+        budget: Budget,
+        spending: Spending,
+        stop: StopSignal,
+        reporter: Reporter,
+    ) -> None:
+        self._config = config
+        self._components = components
+        self._pareto = tuple(pareto)
+        self._minibatches = Minibatches(feedback, config.minibatch_size, stream(config, "minibatches"))
+        self._lessons = stream(config, "lessons")
+        self._messages = stream(config, "messages")
+        self._evaluations = evaluations
+        self._proposer = proposer
+        self._budget = budget
+        self._spending = spending
+        self._stop = stop
+        self._reporter = reporter
+        self._live: deque[Child] = deque()
+        self._batch: tuple[int, ...] | None = None  # drawn, but its child could not be paid for yet
+        self._launched = 0
+        self._is_running_out = False  # whether the rest of the budget pays for no usual child
+        self._stale_generations = 0
+        self._barren = 0
+        self._best_before = 0.0
+        self.candidates: list[Candidate] = []
+        self.attempts: list[Child] = []
+        self.front: tuple[int, ...] = (0,)
+        self.finish_reason: FinishReason | None = None
+
+    def start(self, baseline: Mapping[int, RolloutOutcome]) -> None:
+        """Take in the baseline's rollouts on the Pareto set."""
+        self.candidates.append(Candidate(0, 0, self._components.baseline, None, 0, 0, baseline))
+        self._best_before = self.best.reward
+        if self.best.reward == 1.0:
+            self.finish_reason = "perfect"
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate with the highest mean reward; the oldest of equals."""
+        return max(self.candidates, key=lambda candidate: (candidate.reward, -candidate.index))
+
+    @property
+    def current(self) -> Child:
+        """The child that gepa is looking at."""
+        return self._live[0]
+
+    async def next_child(self, select_parent: Callable[[], int]) -> Child | None:
+        """Start what may start, and wait for the oldest child in flight; None when the search is over."""
+        if not self._stop.ends_search:
+            self._launch(select_parent)
+        if self._live:
+            task = self.current.task
+            assert task is not None
+            await self._stop.before_search_ends(task)
+        if self._live and not self._stop.ends_search:
+            return self.current
+        await self.abandon()
+        return None
+
+    async def evaluate(self, prompt: Prompt, seeds: Sequence[int]) -> list[RolloutOutcome]:
+        """Rollouts that gepa asks for; those of the current child are there already."""
+        if not self._live:  # gepa starts with the baseline
+            assert prompt == self.candidates[0].prompt
+            return [self.candidates[0].outcomes[seed] for seed in seeds]
+        child = self.current
+        is_parent = prompt == child.parent.prompt
+        return await self._run(child, prompt, seeds, child.parent_sample if is_parent else child.sample)
+
+    def proposed_texts(self) -> dict[str, str]:
+        """New texts of the current child; none if it has no proposal, or somebody else had it first."""
+        child = self.current
+        if child.prompt is None:
+            return {}
+        if any(child.prompt == candidate.prompt for candidate in self.candidates):
+            child.reason = "another child proposed the same prompt"
+            return {}
+        return child.proposal.texts
+
+    async def settle(self, *, is_accepted: bool, front: Sequence[int]) -> None:
+        """Count the current child, take it into the pool if gepa did, and see what follows."""
+        child = self._live.popleft()
+        purpose: Purpose = "population" if child.is_founder else "children"
+        paid = self._budget.settle(child.number, purpose, child.seen)
+        self._spending.settle((outcome.cost_usd for outcome in child.seen.values()), child.proposal.costs)
+        self.attempts.append(child)
+        self._barren = 0 if paid else self._barren + 1
+        if is_accepted:
+            self._admit(child)
+            self.front = tuple(front)
+        elif not child.reason:
+            child.reason = "it did not beat its parent on the minibatch"
+        self._reporter.child_settled(child, self.candidates, self.front, self.best)
+        self._end_generation(child)
+        if self.best.reward == 1.0:
+            self._finish("perfect")
+        elif self._barren >= MAX_BARREN:
+            self._finish("patience")
+
+    async def abandon(self) -> None:
+        """Give up the children in flight."""
+        tasks = [child.task for child in self._live if child.task is not None]
+        self._live.clear()
+        await end_tasks(tasks)
+
+    def _finish(self, reason: FinishReason) -> None:
+        self.finish_reason = self.finish_reason or reason
+
+    # Starting children
+
+    def _launch(self, select_parent: Callable[[], int]) -> None:
+        while self.finish_reason is None and self._may_follow():
+            child = self._make(select_parent)
+            if child is None:
+                if not self._live:
+                    self._finish("budget")
+                return
+            if not self._spending.can_afford(self._budget.reserved + child.cost, len(self._live) + 1):
+                self._finish("cost")
+                return
+            self._budget.reserve(child.number, child.cost)
+            self._batch = None
+            self._launched += 1
+            self._live.append(child)
+            child.task = asyncio.create_task(self._raise(child))
+            self._reporter.child_started(child)
+
+    def _may_follow(self) -> bool:
+        """Whether the next child may see what is settled by now, or must wait for more."""
+        founders, size = self._config.founders, self._config.children_per_generation
+        position = self._launched - founders  # among the children of generations, from 0
+        if position < 0:
+            return True
+        most = self._config.max_children
+        if most is not None and position >= most:
+            if not self._live:
+                self._finish("generations")
+            return False
+        settled = len(self.attempts) - founders
+        if self._config.pipeline.mode == "window":
+            return settled >= max(0, position - self._config.pipeline.window + 1)
+        return settled >= position // size * size
+
+    def _make(self, select_parent: Callable[[], int]) -> Child | None:
+        """Choose parent, seeds and messages; None if the worst case cannot be paid yet, or ever."""
+        number = self._launched + 1
+        is_founder = number <= self._config.founders
+        parent = self.candidates[0 if is_founder else select_parent()]
+        for batch, parent_sample in self._batches(parent, number, is_founder=is_founder):
+            cost = self._budget.unpaid(self._key(parent.prompt, seed, parent_sample) for seed in batch)
+            cost += len({*batch, *self._pareto})
+            if cost <= self._budget.left:
+                return Child(
+                    number=number,
+                    generation=0 if is_founder else self._generation(number),
+                    parent=parent,
+                    components=draw_components(
+                        self._components.names, self._config.mutation_rate, self._messages
+                    ),
+                    minibatch=batch,
+                    is_founder=is_founder,
+                    parent_sample=parent_sample,
+                    sample=self._sample(2 * number + 1),
+                    cost=cost,
+                )
+        return None
+
+    def _batches(
+        self, parent: Candidate, number: int, *, is_founder: bool
+    ) -> Iterator[tuple[tuple[int, ...], int]]:
+        """Minibatches that a child may have, best first, each with the sample of its parent's rollouts.
+
+        Fresh feedback seeds are best. Pareto seeds cost less, since the parent has run them and the child
+        would run them anyway, but a child that has learnt from them scores too well on them: they are
+        for founders, for parents that are perfect on all feedback seeds, and for what is left of the
+        budget when no other child can be paid.
+        """
+        fresh = None if is_founder else self._feedback_batch(parent, number)
+        if fresh is not None:
+            yield fresh, self._sample(2 * number)
+        self._is_running_out |= fresh is not None and not self._live  # asked on only if `fresh` is too dear
+        if fresh is None or self._is_running_out:
+            known = self._lesson_batch(parent)
+            if known:
+                yield known, parent.sample
+
+    def _feedback_batch(self, parent: Candidate, number: int) -> tuple[int, ...] | None:
+        """Feedback seeds on which the parent is not known to be perfect, if there are any."""
+        sample = self._sample(2 * number)
+
+        def may_teach(batch: tuple[int, ...]) -> bool:
+            keys = [self._key(parent.prompt, seed, sample) for seed in batch]
+            known = [self._evaluations.known(key) for key in keys if self._budget.is_paid(key)]
+            return len(known) < len(batch) or has_lesson([o for o in known if o is not None])
+
+        if self._batch is None or not may_teach(self._batch):
+            self._batch = self._minibatches.draw_where(may_teach)
+        return self._batch
+
+    def _lesson_batch(self, parent: Candidate) -> tuple[int, ...]:
+        """Pareto seeds, failed ones first: the parent has run them, so that looking at them is free."""
+        scores = [(seed, o.score) for seed, o in parent.outcomes.items() if not o.is_lost]
+        return draw_lessons(scores, min(self._config.minibatch_size, len(self._pareto)), self._lessons)
+
+    def _generation(self, number: int) -> int:
+        return (number - 1 - self._config.founders) // self._config.children_per_generation + 1
+
+    def _sample(self, number: int) -> int:
+        return 0 if self._config.reuse_known else number
+
+    def _key(self, prompt: Prompt, seed: int, sample: int) -> RolloutKey:
+        return RolloutKey(prompt.fingerprint, self._config.task.split, seed, sample)
+
+    # One child's way
+
+    async def _raise(self, child: Child) -> None:
+        known = {candidate.prompt.fingerprint for candidate in self.candidates}
+        child.before = await self._run(child, child.parent.prompt, child.minibatch, child.parent_sample)
+        if not has_lesson(child.before):
+            child.reason = "its parent has no failure on the minibatch to learn from"
+            return
+        records = [record_of(outcome) for outcome in child.before if not outcome.is_lost]
+        child.proposal = await self._proposer.propose(
+            child.number, child.parent.prompt, child.components, records, known
+        )
+        for cost in child.proposal.costs:
+            self._spending.add(cost)
+        if not child.proposal.texts:
+            child.reason = "; ".join(child.proposal.reasons)
+            return
+        child.prompt = self._components.replace(child.parent.prompt, child.proposal.texts)
+        if child.is_founder:
+            await self._run(child, child.prompt, self._pareto, child.sample)
+        child.after = await self._run(child, child.prompt, child.minibatch, child.sample)
+        child.is_better = improves(child.before, child.after)
+        if child.is_better:
+            await self._run(child, child.prompt, self._pareto, child.sample)
+
+    async def _run(
+        self, child: Child, prompt: Prompt, seeds: Sequence[int], sample: int
+    ) -> list[RolloutOutcome]:
+        """Rollouts of a child; what it has seen once, lost ones included, is not run again."""
+        keys = [self._key(prompt, seed, sample) for seed in seeds]
+        missing = [key.seed for key in keys if key not in child.seen]
+        if missing:
+            child.seen.update(
+                await self._evaluations.outcomes(
+                    prompt,
+                    self._config.task.split,
+                    missing,
+                    sample,
+                    purpose="population" if child.is_founder else "children",
+                    urgency=child.stage,
+                )
+            )
+        return [child.seen[key] for key in keys]
+
+    # After a child
+
+    def _admit(self, child: Child) -> None:
+        assert child.prompt is not None
+        seen = {seed: child.seen[self._key(child.prompt, seed, child.sample)] for seed in self._pareto}
+        self.candidates.append(
+            Candidate(
+                index=len(self.candidates),
+                number=child.number,
+                prompt=child.prompt,
+                parent=child.parent.index,
+                generation=child.generation,
+                sample=child.sample,
+                outcomes=seen,
+                changed=tuple(child.proposal.texts),
+            )
+        )
+        child.reason = ""
+
+    def _end_generation(self, child: Child) -> None:
+        """Report a generation whose last child has settled, and lose patience if it brought nothing."""
+        founders, size = self._config.founders, self._config.children_per_generation
+        position = child.number - founders
+        is_last = position == 0 or (position > 0 and position % size == 0)
+        if not is_last:
+            return
+        self._reporter.generation_ended(child.generation, self.attempts, self.candidates, self.best)
+        is_better = self.best.reward > self._best_before
+        self._best_before = self.best.reward
+        if child.generation == 0:
+            return
+        self._stale_generations = 0 if is_better else self._stale_generations + 1
+        patience = self._config.patience
+        if patience is not None and self._stale_generations >= patience:
+            self._finish("patience")
