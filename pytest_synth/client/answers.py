@@ -119,5 +119,6 @@ def _problem(entry: object) -> str:
     """Say one entry of FastAPI's list of problems: the field and what is wrong with it."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("msg"), str):
         return _said(entry)
-    place = [str(step) for step in entry.get("loc") or () if step != "body"]
-    return f"{'.'.join(place)}: {entry['msg']}" if place else str(entry["msg"])
+    place = ".".join(str(step) for step in entry.get("loc") or () if step != "body")
+    said: str = entry["msg"]
+    return said if said.startswith(place) else f"{place}: {said}"

@@ -59,14 +59,15 @@ def synth_api_key(given: str | None = None) -> str:
 def environment_api_key(given: str | None = None) -> str | None:
     """Return the key that task apps expect, or None if none is known.
 
-    Order: the argument, ENVIRONMENT_API_KEY, DEV_ENVIRONMENT_API_KEY, the first of
-    ENVIRONMENT_API_KEY_ALIASES (a comma-separated list).
+    Order: the argument, ENVIRONMENT_API_KEY, DEV_ENVIRONMENT_API_KEY (in lower case too), the first of
+    ENVIRONMENT_API_KEY_ALIASES (a comma-separated list); a task app reads them in the same order.
     """
     aliases = (alias.strip() for alias in _environment("ENVIRONMENT_API_KEY_ALIASES").split(","))
     return (
         (given or "").strip()
         or _environment("ENVIRONMENT_API_KEY")
         or _environment("DEV_ENVIRONMENT_API_KEY")
+        or _environment("dev_environment_api_key")
         or next((alias for alias in aliases if alias), None)
     )
 

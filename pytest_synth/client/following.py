@@ -30,6 +30,7 @@ from pytest_synth.errors import (
 
 MAX_FRUITLESS = 3
 """Streams in a row that broke before they brought an event; then the events are polled instead."""
+LOOK_S = 2.0  # between looks at the status beside a stream, as the published client's
 AFTER_END_S = 0.25  # the status document may turn terminal a little later than the events say
 
 OnEvent = Callable[[Json], None]
@@ -56,8 +57,8 @@ class Follower:
 
     Args:
         timeout: Seconds; a stream that never ends does not outlast it.
-        interval: Seconds between looks at the status, and of silence after which a stream is taken up
-            anew; without a stream, between polls.
+        interval: Seconds of silence after which a stream is taken up anew; without a stream, between
+            polls. Beside a stream the status is looked at as often, but at least every 2 seconds.
         on_event: Called with each event as it came.
 
     An event that has a `seq` is known by it; one that has none, by its content.
@@ -186,7 +187,7 @@ class Follower:
             self._hand_on(parser.feed(chunk))
             if self._has_end:
                 return True
-            if self._clock() - self._looked_at >= self._interval:
+            if self._clock() - self._looked_at >= min(self._interval, LOOK_S):
                 status = yield from self._look()
                 if status is not None and status.is_terminal:
                     return True

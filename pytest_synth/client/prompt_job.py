@@ -222,8 +222,8 @@ class PromptLearningJob:
 
         Args:
             timeout: Seconds.
-            interval: Seconds between looks at the status; also of silence before the stream is taken up
-                anew, and between polls where there is no stream.
+            interval: Seconds of silence before the stream is taken up anew, and between polls where there
+                is no stream.
             on_event: Called with each event.
 
         Raises:

@@ -82,6 +82,8 @@ def test_the_environment_key_has_fallbacks(monkeypatch: pytest.MonkeyPatch) -> N
     assert environment_api_key() is None
     monkeypatch.setenv("ENVIRONMENT_API_KEY_ALIASES", " , first, second")
     assert environment_api_key() == "first"
+    monkeypatch.setenv("dev_environment_api_key", "lower")
+    assert environment_api_key() == "lower"
     monkeypatch.setenv("DEV_ENVIRONMENT_API_KEY", "dev")
     assert environment_api_key() == "dev"
     monkeypatch.setenv("ENVIRONMENT_API_KEY", "main")

@@ -79,9 +79,10 @@ def test_each_status_has_its_error(backend: ScriptedBackend, code: int, kind: ty
                 "detail": [
                     {"loc": ["body", "seeds", 0], "msg": "not an integer", "input": {"api_key": "k"}},
                     {"loc": ["body"], "msg": "bad"},
+                    {"loc": ["body", "policy"], "msg": "policy: no model"},
                 ]
             },
-            "seeds.0: not an integer; bad",
+            "seeds.0: not an integer; bad; policy: no model",
             id="fastapi 422",
         ),
         pytest.param({"error": {"message": "no model", "type": "x"}}, "no model", id="openai"),
