@@ -6,7 +6,8 @@ import pytest
 
 VARIABLES = (
     "SYNTH_API_KEY", "SYNTH_BACKEND_URL", "ENVIRONMENT_API_KEY", "DEV_ENVIRONMENT_API_KEY",
-    "dev_environment_api_key", "ENVIRONMENT_API_KEY_ALIASES", "SYNTH_USER_ID", "X_USER_ID", "SYNTH_ORG_ID", "X_ORG_ID",
+    "dev_environment_api_key", "ENVIRONMENT_API_KEY_ALIASES",
+    "SYNTH_USER_ID", "X_USER_ID", "SYNTH_ORG_ID", "X_ORG_ID",
 )  # fmt: skip
 
 
