@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from pytest_synth.backend.gateway.offline import OfflineRefusal, complete
+from pytest_synth.backend.gateway.offline_words import words
 
 PROMPT = """You sort messages of customers. Answer with one name only.
 
@@ -92,14 +95,72 @@ def test_the_list_of_a_prompt_is_read_as_people_write_it(prompt: str) -> None:
     assert text(ask("what about the money", prompt=prompt)) == "refund"
 
 
+@pytest.mark.parametrize(
+    ("prompt", "query", "label"),
+    [
+        pytest.param("- track\n- refund\n  - shoes\n  - hats", "hats", "refund", id="nested"),
+        pytest.param(
+            "- be\n- do\n\nIntents:\n- refund: money\n- track: parcel", "parcel", "track", id="the later"
+        ),
+        pytest.param(
+            "- Read it all, then decide.\n- Be kind\n- Be brief\n- Never, ever guess.\n- No, no jokes.\n\n"
+            "Answer with one of: refund, track.\n'track' is about a parcel.",
+            "parcel",
+            "track",
+            id="sentences are no labels",
+        ),
+        pytest.param(
+            "- track\n- refund\n\n## refund\nmoney\n## Tone\nkind words\n\n'track': parcel",
+            "kind words",
+            "track",
+            id="a heading ends the text of the one before",
+        ),
+    ],
+)
+def test_what_belongs_to_a_list_and_to_a_label(prompt: str, query: str, label: str) -> None:
+    assert text(ask(query, prompt=prompt)) == label
+
+
+def test_a_rare_word_outweighs_a_common_one_and_a_long_description_is_no_advantage() -> None:
+    prompt = "- one: order order\n- two: order lost\n- three: order late\n- four: stop"
+    assert text(ask("order lost", prompt=prompt)) == "two"
+    prompt = "- one: order parcel\n- two: order parcel\n- three: order zeppelin"
+    assert text(ask("order parcel zeppelin", prompt=prompt)) == "three"
+    prompt = f"- one: parcel, {', '.join(f'word{n}' for n in range(40))}\n- two: parcel, stop"
+    assert text(ask("parcel", prompt=prompt)) == "two"
+    prompt = "- one: parcel parcel parcel parcel\n- two: parcel lost"
+    assert text(ask("parcel lost", prompt=prompt)) == "two"
+
+
+@pytest.mark.parametrize(
+    ("text_of_query", "same"),
+    [
+        ("cards", "card"),
+        ("charged charges charging", "charge"),
+        ("deliveries", "delivery"),
+        ("cancelled cancellation cancels", "cancel"),
+        ("bills billed", "bill"),
+        ("can't cannot DOESNT won\u2019t", "not"),
+        ("the customer's", ""),
+        ("my bank's", "bank"),
+        ("card_not_working", "card not work"),
+        ("\u00dcberweisung", "\u00fcberweisung"),
+        ("news bus", "news bus"),
+    ],
+)
+def test_words_are_compared_without_their_endings(text_of_query: str, same: str) -> None:
+    assert set(words(text_of_query)) == set(words(same))
+    assert bool(words(same)) == bool(same)
+
+
 def test_a_line_of_prose_describes_the_only_label_that_it_names() -> None:
     prompt = (
-        "- cancel_order\n- track_order\n\n"
+        "- other_thing\n- cancel_order\n- track_order\n\n"
         "Customers who speak of a courier mean track_order.\n"
         "cancel_order and track_order differ: only one of them is about regrets.\n"
     )
     assert text(ask("the courier", prompt=prompt)) == "track_order"
-    assert text(ask("regrets", prompt=prompt)) == "cancel_order"  # names both: describes none, so the first
+    assert text(ask("regrets", prompt=prompt)) == "other_thing"  # that line names two: it describes none
 
 
 def test_a_label_that_is_an_ordinary_word_is_not_described_by_prose_that_happens_to_use_it() -> None:
@@ -136,12 +197,28 @@ def test_earlier_turns_are_examples_of_their_answers() -> None:
         {"role": "user", "content": "Query: my zeppelin"},
         {"role": "assistant", "content": "track_order"},
         {"role": "user", "content": "Query: the banjo"},
-        {"role": "assistant", "tool_calls": [{"function": {"arguments": '{"intent": "refund"}'}}]},
+        {"role": "assistant", "tool_calls": [{"function": {"arguments": '{"intent": "cancel_order"}'}}]},
     ]
-    for query, label in (("a zeppelin", "track_order"), ("banjo", "refund")):
+    for query, label in (("a zeppelin", "track_order"), ("banjo", "cancel_order")):
         last = {"role": "user", "content": query}
         body = {"messages": [{"role": "system", "content": PROMPT}, *shots, last]}
         assert text(complete(body, "lexical")) == label
+
+
+def test_the_list_in_an_example_is_no_part_of_it() -> None:
+    frame = "\n\nIntents:\n1. track_order: parcel\n2. cancel_order: stop"
+    shots = [
+        {"role": "user", "content": f"Customer query: my zeppelin{frame}, parcel parcel parcel"},
+        {"role": "assistant", "content": "cancel_order"},
+    ]
+    body = {"messages": [*shots, {"role": "user", "content": f"Query: parcel{frame}"}]}
+    assert text(complete(body, "lexical")) == "track_order"
+
+
+def test_an_instruction_may_stand_in_a_user_message_of_its_own() -> None:
+    for between in ([], [{"role": "user", "content": "Here it comes."}]):
+        messages = [{"role": "user", "content": PROMPT}, *between, {"role": "user", "content": "my parcel"}]
+        assert text(complete({"messages": messages}, "lexical")) == "track_order"
 
 
 def test_the_enum_of_a_tool_is_answered_as_a_call_of_it() -> None:
@@ -156,6 +233,11 @@ def test_the_enum_of_a_tool_is_answered_as_a_call_of_it() -> None:
     assert message["tool_calls"][0]["function"]["name"] == "classify"
     assert arguments(answer) == {"intent": "track_order"}
     assert answer["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_without_a_named_tool_the_one_that_offers_a_choice_is_called() -> None:
+    tools = [tool({"type": "object", "properties": {"q": {"type": "string"}}}, "look_up"), tool(enum(NAMES))]
+    assert arguments(ask("my parcel", tools=tools)) == {"intent": "track_order"}
 
 
 def test_only_labels_of_the_enum_are_answered() -> None:
@@ -221,10 +303,8 @@ def test_content_in_parts_is_read_and_images_are_not_seen() -> None:
 
 
 def test_the_answer_is_a_chat_completion_and_the_same_for_the_same_body() -> None:
-    body = {
-        "messages": [{"role": "system", "content": PROMPT}, {"role": "user", "content": "x" * 41}],
-        "n": 2,
-    }
+    messages = [{"role": "system", "content": PROMPT}, {"role": "user", "content": "x" * 41}]
+    body = {"messages": messages, "n": 2}
     before = copy.deepcopy(body)
     answer = complete(body, "lexical")
     assert body == before
@@ -239,7 +319,9 @@ def test_the_answer_is_a_chat_completion_and_the_same_for_the_same_body() -> Non
         "completion_tokens": 2 * 2,
         "total_tokens": prompt_tokens + 4,
     }
-    other = complete({**body, "messages": [*body["messages"], {"role": "user", "content": "y"}]}, "lexical")
+    with_tools = complete({**body, "tools": [tool(enum(NAMES))], "tool_choice": "none"}, "lexical")
+    assert with_tools["usage"]["prompt_tokens"] > prompt_tokens + 20
+    other = complete({**body, "messages": [*messages, {"role": "user", "content": "y"}]}, "lexical")
     assert other["id"] != answer["id"]
 
 
@@ -305,3 +387,36 @@ def test_a_prompt_that_was_seen_costs_well_under_a_millisecond() -> None:
         times.append(time.thread_time() - started)
         assert arguments(answer) == {"intent": f"intent_number_{number}"}
     assert sorted(times)[len(times) // 2] < 0.001  # measured: 0.25 ms
+
+
+@pytest.mark.parametrize("model", ["lexical", "reflect"])
+def test_any_text_is_answered_or_refused(model: str) -> None:
+    pieces = ["\n", "- ", "1. ", "# Example 1\n", "## Feedback\n", "## Inputs\n", "expected", "predicted"]
+    pieces += ["```\n", "Query:", "refund", "track_order", "`", "**", "|", "(", " - ", "one of", "a, b", "\t"]
+    pieces += ["#", ":", " ", "\u00e9", "\u65e5\u672c", "'", "\u2019", "{x}", "[", "\\", "?"]
+    chance = random.Random(7)
+    answers = refusals = 0
+    for _ in range(1000):
+        first, second = ("".join(chance.choices(pieces, k=chance.randrange(40))) for _ in range(2))
+        message = f"```\n{first}\n```\n# Example 1\n{second}" if chance.random() < 0.8 else first
+        try:
+            answers += bool(complete({"messages": [{"role": "user", "content": message}]}, model))
+        except OfflineRefusal:
+            refusals += 1
+    assert answers + refusals == 1000
+    assert min(answers, refusals) > 20
+
+
+@pytest.mark.parametrize("model", ["lexical", "reflect"])
+@pytest.mark.parametrize("blank", [" ", "\t", "#", "*", "`"])
+def test_long_runs_of_one_character_take_no_long_time(blank: str, model: str) -> None:
+    run = blank * 20_000
+    for message in (
+        f"{run}Query",
+        f"- a: b\n- c: d\nx:{run}b",
+        f"```\nI\n```\n# Example 1\n#{run}x\n## Feedback\nexpected{run}x\npredicted{run}x",
+    ):
+        started = time.thread_time()
+        with suppress(OfflineRefusal):
+            complete({"messages": [{"role": "user", "content": message}]}, model)
+        assert time.thread_time() - started < 1.0  # measured: at most 0.01 s

@@ -73,6 +73,23 @@ def test_the_rarest_words_come_first_and_there_are_four_for_each_miss() -> None:
     assert line == "- track_order: where it is; also: neighbour, doorstep, courier, parcel"
 
 
+def test_numbers_and_negations_tell_nothing_apart() -> None:
+    records = [record("order 4711 doesn't move, parcel", "track_order", "refund")]
+    line = propose(INSTRUCTION.replace("stop it", "stop an order"), records).splitlines()[4]
+    assert line == "- track_order: where it is; also: parcel, move"
+
+
+def test_two_misses_of_a_label_give_it_up_to_eight_words() -> None:
+    records = [
+        record("courier doorstep neighbour van", "track_order", "refund"),
+        record("parcel package shipment box", "track_order", "refund"),
+    ]
+    line = propose(INSTRUCTION, records).splitlines()[4]
+    assert line == (
+        "- track_order: where it is; also: neighbour, doorstep, shipment, courier, parcel, package, van, box"
+    )
+
+
 def test_a_second_proposal_goes_on_in_the_same_line() -> None:
     first = propose(INSTRUCTION, [record("the parcel", "track_order", "refund")])
     second = propose(first, [record("a courier, a parcel", "track_order", "refund")])
@@ -155,6 +172,13 @@ def test_an_instruction_without_labels_gets_a_list_of_key_words() -> None:
     assert propose("Classify the query.", records) == expected
 
 
+def test_labels_may_stand_in_the_inputs_alone() -> None:
+    inputs = "Query: the parcel\n\nIntents:\n1. refund: hat\n2. track_order: shoes"
+    records = [{"Inputs": inputs, "Generated Outputs": "refund", "Feedback": "expected: track_order"}]
+    assert propose("Classify.", records) == "Classify.\n\nKey words:\n- track_order: parcel"
+    assert "track_order: parcel" in propose("Classify.\n\n`refund` is about a hat.", records)
+
+
 @pytest.mark.parametrize(
     ("line", "sharpened"),
     [
@@ -182,6 +206,19 @@ def test_a_template_of_ones_own_is_read_too() -> None:
     assert "- track_order: where it is; also: parcel\n" in proposal
 
 
+def test_fences_behind_the_examples_are_no_part_of_them() -> None:
+    template = "```\n<curr_param>\n```\n<side_info>\n\nYour task is to answer like this:\n```\nlike this\n```"
+    records = [{"Feedback": "expected: track_order", "Inputs": "the parcel"}]
+    assert "- track_order: where it is; also: parcel\n" in propose(INSTRUCTION, records, template)
+
+
+def test_a_longer_label_is_not_taken_for_the_expected_one() -> None:
+    records = [
+        {"Inputs": "the parcel", "Generated Outputs": "track_order_2", "Feedback": "expected: track_order"}
+    ]
+    assert "also: parcel" in propose(INSTRUCTION, records)
+
+
 def test_examples_without_headings_are_read_too() -> None:
     prompt = (
         f"```\n{INSTRUCTION}\n```\nExample 1\nInputs: the parcel\nGenerated Outputs: refund\n"
@@ -190,6 +227,10 @@ def test_examples_without_headings_are_read_too() -> None:
     proposal = reflect(prompt)
     assert "- track_order: where it is; also: parcel\n" in proposal
     assert "- refund: money back; also: shoes\n" in proposal
+
+
+def test_an_example_without_sections_teaches_nothing() -> None:
+    assert reflect(f"```\n{INSTRUCTION}\n```\n# Example 1\nthe parcel") == INSTRUCTION
 
 
 def test_a_repair_call_gets_a_proposal_too() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
-_EXAMPLE = re.compile(r"^[ \t]*(#{0,6})[ \t]*\**Example[ \t]*#?\d+\b.*$", re.MULTILINE | re.IGNORECASE)
+_EXAMPLE = re.compile(
+    r"^[ \t]*(#{0,6})[ \t]{0,4}\**Example[ \t]{0,4}#?\d+\b.*$", re.MULTILINE | re.IGNORECASE
+)
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*$", re.MULTILINE)
-_HEADING = re.compile(r"^[ \t]*(#{1,6})[ \t]*(.+?)[ \t]*:?[ \t]*$", re.MULTILINE)
+_HEADING = re.compile(r"^[ \t]*(#{1,6})(.+)$", re.MULTILINE)
 # Where an example has no headings: "Inputs: ...", "**Feedback**: ...".
 _LABELLED = re.compile(
     r"^[ \t]*\**((?:generated |assistant )?(?:inputs?|query|outputs?|response|answer|feedback))\**:\**",
@@ -17,11 +20,12 @@ _INPUTS = ("input", "query", "question")
 _OUTPUTS = ("output", "response", "answer")
 _FEEDBACK = ("feedback",)
 
-_FILLER = r"(?:(?:answer|label|intent|output|value|category|class|was|is|to be|be|the)\b[ \t]*)*"
+# White space is bounded: unbounded runs side by side would take the cube of a long blank stretch.
+_FILLER = r"(?:(?:answer|label|intent|output|value|category|class|was|is|to be|be|the)\b[ \t]{0,4})*"
 _VALUE = (
-    rf"[\"'`*_]*[ \t]*{_FILLER}[\"'`*_]*[ \t]*[:=]?\s*[\"'`*]*"
+    rf"[\"'`*_]*[ \t]{{0,4}}{_FILLER}[\"'`*_]*[ \t]{{0,4}}[:=]?\s{{0,4}}[\"'`*]*"
     r"(?P<value>[^\n\"'`*,;]+?)"
-    r"(?=[\"'`*,;)\n]|\.(?:\s|$)|\s(?:but|got|not|instead|and|predicted|actual)\b|\s*$)"
+    r"(?=[\"'`*,;)\n]|\.(?:\s|$)|\s(?:but|got|not|instead|and|predicted|actual)\b|$)"
 )
 _KEYED = r"^[ \t>*+#\"'`-]*"
 _EXPECTED = (
@@ -31,7 +35,8 @@ _EXPECTED = (
     ),
 )
 _PREDICTED = re.compile(
-    rf"{_KEYED}(?:predicted|prediction|actual)\b[\"'`*_]*[ \t]*:?\s*(.*)$", re.MULTILINE | re.IGNORECASE
+    rf"{_KEYED}(?:predicted|prediction|actual)\b[\"'`*_]*[ \t]{{0,4}}:?\s{{0,4}}(.*)$",
+    re.MULTILINE | re.IGNORECASE,
 )
 
 
@@ -109,8 +114,8 @@ def _sections(text: str, level: int) -> list[tuple[str, str]]:
     marks = [(m[2], m.start(), m.end()) for m in _HEADING.finditer(text) if level and len(m[1]) == level + 1]
     if not marks:
         marks = [(m[1], m.start(), m.end()) for m in _LABELLED.finditer(text)]
-    ends = [start for _, start, _ in marks[1:]] + [len(text)]
-    return [(name.lower(), text[at:end]) for (name, _, at), end in zip(marks, ends, strict=True)]
+    bounded = pairwise([*marks, ("", len(text), 0)])
+    return [(name.lower(), text[at:end]) for (name, _, at), (_, end, _) in bounded]
 
 
 def _pick(sections: list[tuple[str, str]], kinds: tuple[str, ...]) -> str:

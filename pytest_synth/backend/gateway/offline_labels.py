@@ -33,13 +33,14 @@ _INLINE_SEPARATOR = re.compile(r"\s*(?:,\s*(?:or|and)\s+|,|\||\s(?:or|and)\s)\s*
 _TOKEN = re.compile(r"[\w&/.+?-]*\w[\w&/.+?-]*")
 # "Customer Query: where is my card?" is a query about a card, not about customers.
 _QUERY_PREFIX = re.compile(
-    r"^[ \t]*[#*_>]{0,4}[ \t]*(?:the[ \t]+)?(?:customer|user|client)?(?:'s)?[ \t]*"
+    r"^[ \t#*_>]*(?:the[ \t])?(?:(?:customer|user|client)(?:'s)?[ \t_]?)?"
     r"(?:query|question|message|input|text|ticket|request|utterance|email|review|complaint)"
-    r"[ \t]*\d*[ \t]*[*_]{0,2}:[*_]{0,2}[ \t]*",
+    r"(?:[ \t]?\d+)?[*_]{0,2}:[*_]{0,2}[ \t]*",
     re.IGNORECASE | re.MULTILINE,
 )
 _QUOTES = "`\"'*\u201c\u201d\u2018\u2019"
 _MAX_NAME_WORDS = 5
+_MAX_INLINE = 1000  # characters of a line that can be a list; the pattern takes the square of it
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _named(group: Sequence[Lead]) -> Iterable[tuple[str, ...]]:
 
 def _inline_list(text: str) -> tuple[str, ...]:
     for line in reversed(text.splitlines()):
-        match = _INLINE.search(line)
+        match = _INLINE.search(line) if len(line) <= _MAX_INLINE else None
         if match is not None:
             names = [part.strip(_QUOTES) for part in _INLINE_SEPARATOR.split(match[1])]
             if len(set(names)) >= 2 and all(_TOKEN.fullmatch(name) for name in names):
