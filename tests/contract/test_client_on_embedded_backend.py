@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_synth import EvalJob, EvalJobConfig, EvalResult, SynthClient, create_local_api
+from pytest_synth import (
+    EvalJob,
+    EvalJobConfig,
+    EvalResult,
+    JobsClient,
+    SynthClient,
+    create_local_api,
+    mint_demo_api_key,
+    setup_environment_api_key,
+)
 from pytest_synth._serving import ServerThread
 from pytest_synth.backend import BackendSettings, RunningBackend, start
 from pytest_synth.client import StdlibTransport
@@ -109,12 +121,15 @@ def test_each_event_of_a_job_comes_once_and_in_order(client: SynthClient, app_ur
     job = new(client, app_url, [0, 1, 13], concurrency=1)
     job.submit()
     events: list[dict[str, Any]] = []
+    start = time.monotonic()
     if way == "sync":
-        result = job.stream_until_complete(timeout=30.0, interval=0.05, on_event=events.append)
+        result = job.stream_until_complete(timeout=30.0, interval=1.0, on_event=events.append)
     else:
-        following = job.astream_until_complete(timeout=30.0, interval=0.05, on_event=events.append)
+        following = job.astream_until_complete(timeout=30.0, interval=1.0, on_event=events.append)
         result = asyncio.run(following)
+    took_s = time.monotonic() - start
     check(result)
+    assert took_s < 2.5, "the stream is kept open for published clients, and our client waited for its end"
     numbers = [event["seq"] for event in events]
     assert numbers == sorted(set(numbers))
     assert events == client.eval_events(result.job_id)
@@ -152,3 +167,47 @@ def test_a_refused_field_is_named(client: SynthClient) -> None:
         client.submit_eval({"task_app_url": "http://127.0.0.1:1", "seeds": []})
     with pytest.raises(InvalidRequestError, match=r"verifier_config:? is not supported"):
         client.submit_eval({"task_app_url": "http://127.0.0.1:1", "seeds": [1], "verifier_config": {}})
+
+
+def test_traces_are_downloaded_and_name_their_seeds(
+    client: SynthClient, app_url: str, tmp_path: Path
+) -> None:
+    job = new(client, app_url, [0, 1], save_trace=True)
+    job.submit()
+    assert job.poll_until_complete(timeout=30.0, interval=0.02).succeeded
+    folder = job.download_traces(tmp_path / "traces")
+    texts = [path.read_text(encoding="utf-8") for path in folder.rglob("*.json")]
+    assert sorted(json.loads(text)["seed"] for text in texts) == [0, 1]
+    assert not any(ENV_KEY in text for text in texts)
+
+
+def test_a_workflow_state_is_read(client: SynthClient, app_url: str) -> None:
+    job = new(client, app_url, [1])
+    job_id = job.submit()
+    assert job.poll_until_complete(timeout=30.0, interval=0.02).succeeded
+    state = job.query_workflow_state()
+    assert (state["job_id"], state["workflow_state"]["status"]) == (job_id, "completed")
+    assert client.workflow_state("eval-unknown")["error"].startswith("HTTP 404: no job 'eval-unknown'")
+
+
+def test_an_uploaded_key_is_the_one_that_rollouts_are_sent_with(
+    backend: RunningBackend, app_url: str
+) -> None:
+    demo_key = mint_demo_api_key(backend.url, ttl_hours=1)
+    assert setup_environment_api_key(backend.url, demo_key, token=ENV_KEY)["stored"] is True
+    client = SynthClient(backend.url, demo_key)
+    body = {
+        "task_app_url": app_url,
+        "seeds": [1],
+        "policy": {"provider": "offline", "model": "lexical"},
+    }
+    job = EvalJob.from_job_id(client.submit_eval(body), backend.url, demo_key)
+    assert [row.score for row in job.poll_until_complete(timeout=30.0, interval=0.02).rows] == [1.0]
+
+
+def test_files_are_listed(backend: RunningBackend) -> None:
+    async def ask() -> Any:
+        async with JobsClient(base_url=backend.url, api_key=backend.key) as client:
+            return await client.files.list(limit=5)
+
+    assert asyncio.run(ask()) == {"object": "list", "data": [], "has_more": False}
