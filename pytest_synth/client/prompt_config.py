@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +62,7 @@ class PromptLearningJobConfig:
             document, source = deepcopy(dict(self.config_dict or {})), "config_dict"
         if SECTION not in document and _OTHER_SECTION in document:
             document[SECTION] = document.pop(_OTHER_SECTION)
-        for path, value in (self.overrides or {}).items():
+        for path, value in _flat(self.overrides or {}):
             _put(document, path, deepcopy(value))
         section = document.get(SECTION)
         if not isinstance(section, dict):
@@ -90,14 +90,24 @@ class PromptLearningJobConfig:
         return {
             "algorithm": section["algorithm"],
             "config_body": {SECTION: section},
-            "overrides": deepcopy(dict(self.overrides or {})),
+            # Flat, so that a backend that applies them once more changes nothing.
+            "overrides": deepcopy(dict(_flat(self.overrides or {}))),
             "metadata": {"backend_base_url": f"{self.backend_url}/api"},
             "auto_start": True,
         }
 
 
+def _flat(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Take tables among the overrides apart, so that each path leads to one value."""
+    for name, value in overrides.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 def _put(document: Json, path: str, value: object) -> None:
-    """Set the value at a dotted path; a mapping is merged into the table that is there."""
+    """Set the value at a dotted path."""
     *steps, last = path.split(".")
     if [*steps, last][0] != SECTION:
         raise ConfigError(f"the override {path!r} does not start with {SECTION!r}")
@@ -107,8 +117,4 @@ def _put(document: Json, path: str, value: object) -> None:
         if not isinstance(inner, dict):
             raise ConfigError(f"the override {path!r} goes through {step!r}, which is {inner!r} and no table")
         place = inner
-    if isinstance(value, Mapping) and isinstance(place.get(last), dict):
-        for name, inner in value.items():
-            _put(document, f"{path}.{name}", inner)
-    else:
-        place[last] = value
+    place[last] = value

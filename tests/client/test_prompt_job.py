@@ -91,7 +91,10 @@ def test_the_body_has_the_fields_of_the_wire_and_the_callers_dict_is_not_touched
                     "task_app_api_key": "env",
                 }
             },
-            "overrides": overrides,
+            "overrides": {
+                "prompt_learning.gepa.rollout.max_concurrent": 4,
+                "prompt_learning.policy.model": "n",
+            },
             "metadata": {"backend_base_url": "http://backend.test/api"},
             "auto_start": True,
         }
