@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from fakes.container_service import FakeContainer
 from fakes.task_caller import TaskCaller
 from fastapi import HTTPException
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from pytest_synth._serving import ServerThread, bind_loopback
@@ -264,19 +267,18 @@ def test_a_container_that_is_not_there_is_named() -> None:
 
 
 async def no_container(scope: Scope, receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect" or not message["more_body"]:
-            break
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"hello ", "more_body": True})
-    await send({"type": "http.response.body", "body": b"world"})
+    async def parts() -> AsyncIterator[str]:
+        for part in ("hello ", "world"):
+            yield part
+            await asyncio.sleep(0.001)
+
+    await StreamingResponse(parts())(scope, receive, send)
 
 
 def test_an_app_that_is_no_container_is_told_apart() -> None:
     refused = TaskCaller(container_app(no_container)).refused(0, config=TEST, policy=POLICY)
     assert refused[2].startswith(
-        "TaskAppError: the container answered GET /metadata with no JSON object: hello w"
+        "TaskAppError: the container answered GET /metadata with no JSON object: hello world ("
     )
 
 

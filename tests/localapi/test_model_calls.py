@@ -210,7 +210,7 @@ def error(status: int, body: Any) -> Any:
         ),
         (error(502, "<html>Bad gateway</html>"), "model call failed with 502: <html>Bad gateway</html>"),
         (error(500, ""), "model call failed with 500: no message"),
-        (error(307, ""), "model call failed with 307: no message"),
+        ((307, {"Location": "/elsewhere"}, ""), "model call failed with 307: no message"),
         (error(200, "oops"), "model call failed: the answer is no JSON: 'oops'"),
         (error(200, {"choices": []}), "model call failed: the answer has no choices[0].message: "),
         (error(200, [1]), "model call failed: the answer has no choices[0].message: '[1]'"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -221,6 +222,7 @@ def test_rollouts_that_need_a_split_at_once_load_it_once() -> None:
 
     def load(split: str) -> list[str]:
         asked.append(split)
+        time.sleep(0.02)  # the others arrive meanwhile
         return [split]
 
     rows = Rows(load)
