@@ -99,7 +99,7 @@ def word_diff(old: str, new: str) -> str:
     head = _common(olds, news)
     tail = _common(olds[head:][::-1], news[head:][::-1])
     before, after = olds[max(0, head - CONTEXT) : head], olds[len(olds) - tail :][:CONTEXT]
-    out = ["... " if head > CONTEXT else "", *before]
+    out = ["..." if head > CONTEXT else "", *before]
     out += _changes(olds[head : len(olds) - tail], news[head : len(news) - tail])
     out += [*after, " ..." if tail > CONTEXT else ""]
     return repr(_short("".join(out)))
@@ -125,7 +125,7 @@ def _changes(olds: Sequence[str], news: Sequence[str]) -> Iterator[str]:
             yield (
                 "".join(kept)
                 if i2 - i1 <= 2 * CONTEXT
-                else f"{''.join(kept[:CONTEXT])}... {''.join(kept[-CONTEXT:])}"
+                else f"{''.join(kept[:CONTEXT])} ...{''.join(kept[-CONTEXT:])}"
             )
         else:
             yield f"[-{''.join(olds[i1:i2])}-]" if i2 > i1 else ""
