@@ -1,6 +1,7 @@
 """The documented way to use the API, end to end, with only the import lines changed.
 
-The service is a stand-in on loopback; the task app, its tunnel (localhost) and the client are real.
+The task app, its tunnel (localhost) and the client are real; the service is once a stand-in for the hosted
+one, and once the embedded backend with a model provider on loopback.
 """
 # ruff: noqa: N806  # the documentation's own names
 
@@ -8,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fakes.hosted_service import HostedService
+from fakes.model_provider import FakeProvider, completion
 
 from pytest_synth import (
     EvalJob,
     EvalJobConfig,
+    EvalResult,
     JobsClient,
     LocalAPIConfig,
     PromptLearningClient,
@@ -33,29 +37,60 @@ from pytest_synth import (
     setup_environment_api_key,
 )
 from pytest_synth._serving import ServerThread
+from pytest_synth.backend import BackendSettings, start
+from pytest_synth.client import PromptLearningResult, PromptResults
+from pytest_synth.localapi import chat_completions_url
 from pytest_synth.tunnels import TunnelBackend, TunneledLocalAPI
 
+QUERY_PATTERN = "Customer Query: {query}\n\nAvailable Intents:\n{available_intents}"
+RewardOf = Callable[[RolloutRequest, str], Awaitable[float]]
 
-@pytest.fixture
-def service() -> HostedService:
-    return HostedService()
+
+@dataclass(frozen=True)
+class Brought:
+    """What the documented code has brought."""
+
+    files: dict[str, Any]
+    optimised: PromptLearningResult
+    evaluated: EvalResult
+    prompts: PromptResults
+    best_text: str | None
+    health: dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
-def backend(service: HostedService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("SYNTH_API_KEY", "ENVIRONMENT_API_KEY"):
         monkeypatch.setenv(name, "to be undone")
         monkeypatch.delenv(name)
-    with ServerThread(service.app) as server:
-        monkeypatch.setenv("SYNTH_BACKEND_URL", server.url)
-        yield
+    yield
     assert list(tmp_path.iterdir()) == []
 
 
-def create_banking77_local_api(system_prompt: str) -> Any:
+async def placeholder_reward(request: RolloutRequest, system_prompt: str) -> float:
+    return 1.0 if request.env.seed != 149 else 0.0
+
+
+async def reward_of_a_model_call(request: RolloutRequest, system_prompt: str) -> float:
+    messages = [
+        {"role": "system", "content": system_prompt},
+        {"role": "user", "content": f"Customer Query: number {request.env.seed}"},
+    ]
+    policy = request.policy.config
+    async with httpx.AsyncClient() as http:
+        answer = await http.post(
+            chat_completions_url(policy["inference_url"]),
+            json={"model": policy["model"], "messages": messages},
+            timeout=30,
+        )
+    answer.raise_for_status()
+    return float(answer.json()["choices"][0]["message"]["content"] == "right")
+
+
+def create_banking77_local_api(system_prompt: str, reward_of: RewardOf) -> Any:
     async def run_rollout(request: RolloutRequest, fastapi_request: Any) -> RolloutResponse:
-        reward = 1.0 if request.env.seed != 149 else 0.0
+        reward = await reward_of(request, system_prompt)
         return RolloutResponse(
             trace_correlation_id=request.trace_correlation_id,
             reward_info=RolloutMetrics(outcome_reward=reward),
@@ -88,14 +123,42 @@ def create_banking77_local_api(system_prompt: str) -> Any:
     )
 
 
-def test_the_documented_code_runs_from_keys_to_the_optimised_prompt(
-    service: HostedService, capsys: pytest.CaptureFixture[str]
+def test_the_documented_code_runs_against_the_hosted_service(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asyncio.run(documented_code(service))
+    service = HostedService()
+    with ServerThread(service.app) as server:
+        monkeypatch.setenv("SYNTH_BACKEND_URL", server.url)
+        brought = asyncio.run(documented_code(placeholder_reward))
+    assert service.environment_key == os.environ["ENVIRONMENT_API_KEY"]
+    assert brought.optimised.get_system_prompt() == brought.best_text == "A better system prompt"
+    assert brought.prompts.best_score == 0.8125
+    assert brought.evaluated.mean_reward == pytest.approx(49 / 50)
+    assert brought.health == {"status": "ok"}
     assert "running | score: 0.40" in capsys.readouterr().out
 
 
-async def documented_code(service: HostedService) -> None:
+def test_the_documented_code_runs_against_the_embedded_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reply(body: dict[str, Any]) -> dict[str, Any]:
+        system, last = (str(body["messages"][place]["content"]) for place in (0, -1))
+        if not last.startswith("Customer Query: number"):
+            return completion("```\nA better system prompt\n```")  # a reflection
+        return completion("right" if "better" in system or last.endswith(("0", "5")) else "wrong")
+
+    provider = FakeProvider(reply=reply)
+    with ServerThread(provider.app) as upstream:
+        environ = {"OPENAI_BASE_URL": f"{upstream.url}/v1", "OPENAI_API_KEY": "sk-fake"}
+        with start(BackendSettings(environ=environ)) as backend:
+            monkeypatch.setenv("SYNTH_BACKEND_URL", backend.url)
+            brought = asyncio.run(documented_code(reward_of_a_model_call))
+    assert brought.optimised.get_system_prompt() == brought.best_text == "A better system prompt"
+    assert brought.prompts.best_score == brought.optimised.best_score == 1.0
+    assert 0 < brought.prompts.total_rollouts <= 80
+    assert brought.evaluated.mean_reward == pytest.approx(10 / 50)
+    assert brought.health["status"] == "ok"
+
+
+async def documented_code(reward_of: RewardOf) -> Brought:
     # Keys
     SYNTH_API_BASE = os.environ.get("SYNTH_BACKEND_URL", "https://api.usesynth.ai")
     SYNTH_API_KEY = os.environ.get("SYNTH_API_KEY") or mint_demo_api_key(SYNTH_API_BASE)
@@ -103,7 +166,6 @@ async def documented_code(service: HostedService) -> None:
     ENVIRONMENT_API_KEY = mint_environment_api_key()
     os.environ["ENVIRONMENT_API_KEY"] = ENVIRONMENT_API_KEY
     setup_environment_api_key(SYNTH_API_BASE, SYNTH_API_KEY, token=ENVIRONMENT_API_KEY)
-    assert service.environment_key == ENVIRONMENT_API_KEY
 
     # Quick health check
     async with JobsClient(
@@ -111,10 +173,9 @@ async def documented_code(service: HostedService) -> None:
         api_key=os.environ["SYNTH_API_KEY"],
     ) as client:
         files = await client.files.list(limit=5)
-    assert files["data"] == []
 
     # 1) and 2): the task app and its tunnel
-    app = create_banking77_local_api("baseline prompt")
+    app = create_banking77_local_api("baseline prompt", reward_of)
     baseline_tunnel = await TunneledLocalAPI.create_for_app(
         app=app,
         local_port=None,
@@ -133,7 +194,7 @@ async def documented_code(service: HostedService) -> None:
                 "initial_prompt": {
                     "messages": [
                         {"role": "system", "order": 0, "pattern": "Baseline system prompt"},
-                        {"role": "user", "order": 1, "pattern": "Customer Query: {query}"},
+                        {"role": "user", "order": 1, "pattern": QUERY_PATTERN},
                     ],
                     "wildcards": {"query": "REQUIRED", "available_intents": "OPTIONAL"},
                 },
@@ -151,14 +212,16 @@ async def documented_code(service: HostedService) -> None:
                         "validation_seeds": list(range(50, 60)),
                     },
                     "rollout": {"budget": 80, "max_concurrent": 8, "minibatch_size": 8},
+                    "mutation": {"rate": 0.3},
+                    "population": {"initial_size": 4, "num_generations": 3, "children_per_generation": 3},
+                    "archive": {"size": 5, "pareto_set_size": 10},
                 },
             },
         }
         job = PromptLearningJob.from_dict(config_dict=config_body, skip_health_check=True)
         job_id = job.submit()
         result = job.poll_until_complete(timeout=3600.0, interval=0.01, progress=True)
-        assert result.status.value == "succeeded"
-        assert result.get_system_prompt() == "A better system prompt"
+        assert result.status.value == "succeeded", result.error
 
         # 4) Eval jobs
         config = EvalJobConfig(
@@ -175,14 +238,12 @@ async def documented_code(service: HostedService) -> None:
         eval_job.submit()
         eval_result = eval_job.poll_until_complete(timeout=600.0, interval=0.01, progress=True)
         assert eval_result.status == "completed"
-        assert [row.seed for row in eval_result.rows] == list(range(100, 150))
-        assert eval_result.mean_reward == pytest.approx(49 / 50)
+        assert sorted(row.seed for row in eval_result.rows) == list(range(100, 150))
 
     # 5) Retrieve optimised prompts
     reader = PromptLearningClient()
     prompt_results = await reader.get_prompts(job_id)
-    assert prompt_results.best_score == 0.8125
-    assert await reader.get_prompt_text(job_id) == "A better system prompt"
+    best_text = await reader.get_prompt_text(job_id)
 
     # The raw example
     base = os.environ.get("SYNTH_BACKEND_URL", "https://api.usesynth.ai")
@@ -193,4 +254,4 @@ async def documented_code(service: HostedService) -> None:
         timeout=30,
     )
     resp.raise_for_status()
-    assert resp.json() == {"status": "ok"}
+    return Brought(files, result, eval_result, prompt_results, best_text, resp.json())
