@@ -64,6 +64,11 @@ def test_a_thousand_events_over_a_connection_cut_three_times_come_once_and_in_or
     assert (result.status.value, result.mean_reward, len(result.rows)) == ("completed", 0.0, 1)
 
 
+def test_nothing_is_printed_while_a_stream_is_read(follow: Follow, capfd: pytest.CaptureFixture[str]) -> None:
+    follow(Script(numbered(3), [RUNNING, COMPLETED]))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_line_ends_of_other_servers_are_read(follow: Follow) -> None:
     script = Script(numbered(3), [RUNNING, COMPLETED], newline=b"\r\n")
     events: list[dict[str, Any]] = []
