@@ -39,10 +39,10 @@ class Stage:
     def starlette(routes: Sequence[BaseRoute]) -> Starlette:
         return Starlette(routes=routes)
 
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def run(self, coroutine: Coroutine[Any, Any, Any], *, within_s: float = 10) -> Any:
         """Run a coroutine on the server's loop and wait for it."""
         assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(within_s)
 
     def call(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function on the server's loop, soon."""
