@@ -14,12 +14,14 @@ from pytest_synth.backend.gateway import Gateway
 from pytest_synth.backend.jobs.credentials import Credentials
 from pytest_synth.backend.jobs.evals import EvalJobs
 from pytest_synth.backend.jobs.feeds import Feeds
+from pytest_synth.backend.jobs.gepa_optimizer import GepaOptimizer
 from pytest_synth.backend.jobs.parts import Parts
 from pytest_synth.backend.jobs.probe import Probe
+from pytest_synth.backend.jobs.prompt_jobs import PromptJobs
 from pytest_synth.backend.jobs.rollouts import RolloutRunner
 from pytest_synth.backend.jobs.scheduler import Scheduler
 from pytest_synth.backend.jobs.task_apps import TaskAppCaller
-from pytest_synth.backend.routes import answers, evals, health, keys, sundry
+from pytest_synth.backend.routes import answers, evals, health, keys, prompt_learning, sundry
 from pytest_synth.backend.routes.services import Services
 from pytest_synth.backend.store import Store, Tenants
 
@@ -90,16 +92,16 @@ class BackendApp:
         self._caller = TaskAppCaller()
         self._resume = resume
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._evals = EvalJobs(
-            Parts(
-                store,
-                gateway,
-                Scheduler(concurrency),
-                RolloutRunner(gateway, self._caller),
-                Probe(self._caller),
-                Credentials(store, tenants.local, environ),
-            )
+        parts = Parts(
+            store,
+            gateway,
+            Scheduler(concurrency),
+            RolloutRunner(gateway, self._caller),
+            Probe(self._caller),
+            Credentials(store, tenants.local, environ),
         )
+        self._evals = EvalJobs(parts)
+        self._prompts = PromptJobs(parts, GepaOptimizer(store, gateway))
         api = FastAPI(
             title="pytest-synth backend",
             version=version("pytest-synth"),
@@ -108,9 +110,11 @@ class BackendApp:
             redoc_url=None,
             default_response_class=answers.Json,
         )
-        api.state.services = Services(store, tenants, self._evals, Feeds(store, linger_s=linger_s))
+        api.state.services = Services(
+            store, tenants, self._evals, self._prompts, Feeds(store, linger_s=linger_s)
+        )
         answers.install(api)
-        for routes in (health, keys, sundry, evals):
+        for routes in (health, keys, sundry, evals, prompt_learning):
             api.include_router(routes.router)
         api.router.routes.extend(gateway.routes())
         self._requests = OpenRequests(api)
@@ -123,10 +127,11 @@ class BackendApp:
         await self.gateway.startup()
         if self._resume:
             self._evals.resume()
+            self._prompts.resume()
         try:
             yield
         finally:
-            await self._evals.stop()
+            await self._stop_jobs()
             await self.gateway.shutdown()
             await self._caller.close()
 
@@ -142,4 +147,7 @@ class BackendApp:
 
     async def _cut(self) -> None:
         self._requests.cut()
-        await self._evals.stop()
+        await self._stop_jobs()
+
+    async def _stop_jobs(self) -> None:
+        await asyncio.gather(self._evals.stop(), self._prompts.stop())

@@ -165,6 +165,38 @@ def test_a_unit_cut_before_its_first_step_leaves_nobody_waiting() -> None:
     run(scene)
 
 
+def test_a_held_job_starts_nothing_more_and_others_go_on() -> None:
+    async def scene() -> None:
+        bench = Bench(2)
+        held = bench.lane("me", 0, 0)
+        futures = bench.fill(held, "x", 4)
+        bench.fill(bench.lane("me", 1, 1), "y", 1)
+        await settle()
+        held.hold()
+        await bench.end_all()
+        assert bench.started == ["x0", "x1", "y0"]
+        assert [future.done() for future in futures] == [True, True, False, False]
+        await held.cancel()
+        assert futures[3].cancelled()
+
+    run(scene)
+
+
+def test_a_cancelled_future_cuts_its_unit_and_frees_the_place() -> None:
+    async def scene() -> None:
+        bench = Bench(1)
+        running, waiting, last = bench.fill(bench.lane("me", 0, 0), "x", 3)
+        await settle()
+        waiting.cancel()
+        running.cancel()
+        await settle()
+        assert bench.started == ["x0", "x2"]
+        await bench.end_all()
+        assert last.result() == "x2"
+
+    run(scene)
+
+
 def test_a_unit_that_fails_frees_its_place_and_tells_its_submitter() -> None:
     async def scene() -> None:
         bench = Bench(1)

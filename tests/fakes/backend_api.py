@@ -34,6 +34,28 @@ class Api:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["job_id"])
 
+    def submit_search(self, app_url: str, **more: Any) -> str:
+        """Submit a small prompt-learning job; `more` is merged into its section."""
+        answer = self.http.post("/api/prompt-learning/online/jobs", json=search_body(app_url, **more))
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["job_id"])
+
+    def search(self, job_id: str) -> dict[str, Any]:
+        answer = self.http.get(f"/api/prompt-learning/online/jobs/{job_id}")
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def search_events(self, job_id: str) -> list[dict[str, Any]]:
+        answer = self.http.get(f"/api/prompt-learning/online/jobs/{job_id}/events")
+        found: list[dict[str, Any]] = answer.json()["events"]
+        return found
+
+    def wait_search(self, job_id: str) -> dict[str, Any]:
+        """Poll until the job has ended; returns its status."""
+        wait_until(lambda: self.search(job_id)["completed_at"] is not None)
+        return self.search(job_id)
+
     def status(self, job_id: str) -> dict[str, Any]:
         answer = self.http.get(f"/api/eval/jobs/{job_id}")
         assert answer.status_code == 200, answer.text
@@ -56,6 +78,26 @@ class Api:
 
     def run(self, app_url: str, seeds: list[int] | range = range(3), **more: Any) -> dict[str, Any]:
         return self.wait(self.submit(app_url, seeds, **more))
+
+
+def search_body(app_url: str, **more: Any) -> dict[str, Any]:
+    """A prompt-learning job of some 40 rollouts, on the offline models."""
+    section: dict[str, Any] = {
+        "algorithm": "gepa",
+        "task_app_url": app_url,
+        "task_app_api_key": "env-key-1",
+        "env_name": "toy",
+        "env_config": {"split": "train"},
+        "initial_prompt": {"messages": [{"role": "system", "pattern": "Pick one label.\n- card\n- refund"}]},
+        "policy": {"provider": "offline", "model": "lexical", "inference_mode": "synth_hosted"},
+        "gepa": {
+            "evaluation": {"seeds": list(range(20)), "validation_seeds": list(range(20, 26))},
+            "rollout": {"budget": 60, "max_concurrent": 8, "minibatch_size": 3},
+            "population": {"initial_size": 2, "num_generations": 2, "children_per_generation": 2},
+            "archive": {"pareto_set_size": 10},
+        },
+    }
+    return {"prompt_learning": {**section, **more}}
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:

@@ -41,6 +41,7 @@ class Lane:
         self._waiting: deque[_Unit] = deque()
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._held = False
 
     def __lt__(self, other: Lane) -> bool:
         return self.order < other.order
@@ -51,7 +52,7 @@ class Lane:
 
     @property
     def is_startable(self) -> bool:
-        return bool(self._waiting) and len(self._running) < self.limit
+        return bool(self._waiting) and not self._held and len(self._running) < self.limit
 
     def submit(self, start: Start) -> asyncio.Future[Any]:
         """Queue a unit of work; the future gives its result, or is cancelled with the lane.
@@ -65,6 +66,10 @@ class Lane:
         self._waiting.append(_Unit(start, future))
         self._scheduler.fill()
         return future
+
+    def hold(self) -> None:
+        """Start nothing more; what waits goes on waiting, for `cancel`."""
+        self._held = True
 
     async def cancel(self) -> None:
         """Start nothing more, cut what is in flight, and return once it has ended."""

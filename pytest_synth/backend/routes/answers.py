@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -23,12 +24,19 @@ class Refused(Exception):
     """A request body that is well formed and cannot be served (422).
 
     Attributes:
-        field: Path of the field, such as `extensions.prompt`.
+        problems: (path of the field, such as `extensions.prompt`; what is wrong with it).
     """
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
+        super().__init__(f"{field}: {message}")
+        self.problems: Sequence[tuple[str, str]] = ((field, message),)
+
+    @classmethod
+    def all(cls, problems: Sequence[tuple[str, str]]) -> Refused:
+        """Make one refusal of several problems."""
+        refused = cls(*problems[0])
+        refused.problems = tuple(problems)
+        return refused
 
 
 class ErrorText(BaseModel):
@@ -75,9 +83,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Json:
-        loc = ["body", *error.field.split(".")]
-        said = f"{error.field}: {error}"
-        return Json({"detail": [{"type": "refused", "loc": loc, "msg": said}]}, status_code=422)
+        found = [
+            {"type": "refused", "loc": ["body", *field.split(".")], "msg": f"{field}: {text}"}
+            for field, text in error.problems
+        ]
+        return Json({"detail": found}, status_code=422)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from pytest_synth.contracts.evals import EvalRow
 from pytest_synth.contracts.jobs import Event
@@ -126,3 +126,46 @@ class EventPage(BaseModel):
 
     events: list[Event]
     next_seq: int = Field(ge=0)
+
+
+PromptState = Literal["pending", "running", "succeeded", "failed", "cancelled"]
+
+
+class PromptStatus(BaseModel):
+    """`best_score` and `best_reward` are the same number: the search's own, so a flattering one."""
+
+    model_config = ConfigDict(extra="allow")
+
+    job_id: str
+    id: str
+    kind: Literal["prompt_learning"]
+    algorithm: str | None
+    status: PromptState
+    created_at: str
+    started_at: str | None
+    completed_at: str | None
+    error: str | None
+    best_score: float | None
+    best_reward: float | None
+    best_prompt: dict[str, Any] | None
+    best_candidate: dict[str, Any] | None
+    baseline_score: float | None
+    plan: dict[str, Any] | None
+    not_applied: list[str]
+    finish_reason: str | None
+
+
+class PromptResults(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    job_id: str
+    status: PromptState
+    error: str | None
+    best_reward: float | None
+    best_prompt: dict[str, Any] | None
+    validation: list[dict[str, Any]]
+    history: list[dict[str, Any]]
+
+
+class Metrics(BaseModel):
+    points: list[dict[str, Any]]

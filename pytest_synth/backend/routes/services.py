@@ -10,6 +10,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 
 from pytest_synth.backend.jobs.evals import EvalJobs
 from pytest_synth.backend.jobs.feeds import Feeds
+from pytest_synth.backend.jobs.prompt_jobs import PromptJobs
 from pytest_synth.backend.store import Store, Tenants
 
 
@@ -20,6 +21,7 @@ class Services:
     store: Store
     tenants: Tenants
     evals: EvalJobs
+    prompts: PromptJobs
     feeds: Feeds
 
 

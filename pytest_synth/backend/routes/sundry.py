@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Query
 
-from pytest_synth.backend.jobs import documents
+from pytest_synth.backend.jobs import documents, prompt_documents
 from pytest_synth.backend.routes.answers import Json, error_responses
 from pytest_synth.backend.routes.jobs import any_job
 from pytest_synth.backend.routes.models import FileList, WorkflowState
@@ -30,7 +30,9 @@ async def files(
     responses={200: {"model": WorkflowState}, **error_responses(404)},
 )
 async def workflow_state(job: Annotated[JobRecord, Depends(any_job)], services: ServicesOf) -> Json:
-    return Json(documents.workflow_state(services.store, job))
+    if job.kind == "eval":
+        return Json(documents.workflow_state(services.store, job))
+    return Json(prompt_documents.workflow_state(job))
 
 
 @router.api_route(

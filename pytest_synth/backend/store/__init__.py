@@ -1,4 +1,4 @@
-"""What the backend remembers, in one SQLite file: keys, jobs, rows of rollouts, events, sealed secrets.
+"""What the backend remembers, in one SQLite file: keys, jobs, rows, events, ledgers, sealed secrets.
 
 One process writes, from one thread; a second backend on the same file is refused. Nothing is deleted
 from a file that a user has named but expired demo keys, all but the newest environment keys, and the
@@ -14,6 +14,7 @@ from pytest_synth.backend.store.database import Database
 from pytest_synth.backend.store.events import EventTable
 from pytest_synth.backend.store.jobs import JobRecord, JobTable, Progress, RolloutPlace
 from pytest_synth.backend.store.keys import ApiKeyTable, EnvKeyTable, Tenants
+from pytest_synth.backend.store.ledger import LedgerTable
 from pytest_synth.backend.store.secrets import RootSecret, SecretTable
 from pytest_synth.backend.store.uploads import UploadBox
 
@@ -35,6 +36,7 @@ class Store:
         self.uploads = UploadBox(root)
         self.jobs = JobTable(self.database)
         self.events = EventTable(self.database)
+        self.ledger = LedgerTable(self.database)
 
     def close(self) -> None:
         self.database.close()

@@ -71,4 +71,16 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         ) WITHOUT ROWID;
         """,
     ),
+    (
+        "ledger",
+        """
+        CREATE TABLE ledger (
+            job INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+            kind TEXT NOT NULL,
+            key TEXT NOT NULL,
+            entry TEXT NOT NULL,
+            PRIMARY KEY (job, kind, key)
+        ) WITHOUT ROWID;
+        """,
+    ),
 )
