@@ -1,57 +1,97 @@
-"""From a finished job to the entry of the reports."""
+"""From a finished job to its verdict and to the entry of the reports."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_synth.gates import GateRule, Verdict, judge, observe
-from pytest_synth.report import EvalEntry
+from pytest_synth.evals.baselines import read_baseline, write_baseline
+from pytest_synth.evals.descriptions import Fingerprints
+from pytest_synth.gates import Baseline, Comparison, Conditions, Observation, Verdict, judge, observe
+from pytest_synth.report import BaselineEntry, EvalEntry, MetricLimit, Rule, SeedChange
 
 if TYPE_CHECKING:
     from pytest_synth.client import EvalResult
     from pytest_synth.contracts.evals import EvalRow
     from pytest_synth.evals.jobs import Request
     from pytest_synth.evals.settings import Settings
+    from pytest_synth.evals.spec import EvalSpec
+    from pytest_synth.gates import Change
+
+NO_FINGERPRINTS = Fingerprints()
 
 
 def make_entry(
-    name: str, request: Request, result: EvalResult, settings: Settings
+    name: str,
+    request: Request,
+    result: EvalResult,
+    settings: Settings,
+    *,
+    baseline: Path | None = None,
+    fingerprints: Fingerprints = NO_FINGERPRINTS,
+    update_baseline: bool = False,
 ) -> tuple[Verdict, EvalEntry]:
     """Judge a finished eval and make its entry.
 
     Args:
         name: Node id of the test, with a suffix for an eval that its body called.
+        baseline: File of the stored baseline, for a spec with `max_regression`.
+        fingerprints: Of the task app's scorer and rows.
+        update_baseline: Store this run's rewards there first, if every seed has one.
+
+    Raises:
+        ConfigError: If the baseline's file cannot be read or written.
     """
     spec = request.spec
     rows = _rows(request, result)
-    verdict = judge(
-        observe(rows, seeds=spec.seeds, split=spec.split, samples=spec.samples),
-        GateRule(min_reward=spec.min_reward, allow_missing=spec.allow_missing),
-    )
+    observations = observe(rows, seeds=spec.seeds, split=spec.split, samples=spec.samples)
     policy = settings.policy | dict(spec.policy or {})
-    fingerprints = {row.prompt_fingerprint for row in rows if row.prompt_fingerprint is not None}
+    prompts = {row.prompt_fingerprint for row in rows if row.prompt_fingerprint is not None}
+    fingerprint = prompts.pop() if len(prompts) == 1 else None
+    model = f"{policy['provider']}/{policy['model']}"
+    conditions = Conditions(
+        model=model, prompt=fingerprint, scorer=fingerprints.scorer, data=fingerprints.data
+    )
+    stored = None
+    if baseline is not None and spec.max_regression is not None:
+        stored = _update(baseline, observations, conditions) if update_baseline else read_baseline(baseline)
+    verdict = judge(observations, spec.rule, baseline=stored, conditions=conditions)
     costs = [row.cost_usd for row in rows]
     entry = EvalEntry(
         node_id=name,
         outcome=verdict.outcome,
         gate_text=verdict.text,
         gate_details=verdict.details,
+        rule=_rule(spec),
         mean_reward=verdict.mean,
+        at_most=verdict.at_most,
         interval=verdict.interval,
+        lower_bound=verdict.lower_bound,
         threshold=verdict.threshold,
+        baseline=None if verdict.comparison is None else _comparison(verdict.comparison),
         seeds_asked=verdict.n_asked,
         seeds_done=verdict.n_seeds,
+        seeds_not_run=verdict.n_not_run,
         rollouts=sum(row.latency_ms is not None for row in rows),
         duration_s=_duration_s(result),
         tokens=sum(row.tokens for row in rows),
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
-        model=f"{policy['provider']}/{policy['model']}",
+        model=model,
         prompt_source=request.prompt_source,
-        prompt_fingerprint=fingerprints.pop() if len(fingerprints) == 1 else None,
+        prompt_fingerprint=fingerprint,
         rows=rows,
     )
     return verdict, entry
+
+
+def _update(file: Path, observations: tuple[Observation, ...], conditions: Conditions) -> Baseline | None:
+    """Store the rewards unless one is missing; such a run is incomplete in any case."""
+    if any(one.reward is None or one.reason for one in observations):
+        return read_baseline(file)
+    baseline = Baseline.of(observations, conditions)
+    write_baseline(file, baseline)
+    return baseline
 
 
 def _rows(request: Request, result: EvalResult) -> tuple[EvalRow, ...]:
@@ -66,6 +106,33 @@ def _rows(request: Request, result: EvalResult) -> tuple[EvalRow, ...]:
         for seed in request.spec.seeds
         for sample in range(request.spec.samples)
     )
+
+
+def _rule(spec: EvalSpec) -> Rule:
+    return Rule(
+        rule=spec.gate,
+        min_reward=spec.min_reward,
+        max_regression=spec.max_regression,
+        confidence=spec.confidence,
+        allow_missing=spec.allow_missing,
+        metrics=tuple(MetricLimit(name=m.name, relation=m.relation, limit=m.limit) for m in spec.metrics),
+    )
+
+
+def _comparison(found: Comparison) -> BaselineEntry:
+    return BaselineEntry(
+        mean=found.baseline_mean,
+        difference=found.difference,
+        interval=found.interval,
+        lower_bound=found.lower_bound,
+        newly_failing=tuple(map(_change, found.newly_failing)),
+        newly_fixed=tuple(map(_change, found.newly_fixed)),
+        drops=tuple(map(_change, found.drops)),
+    )
+
+
+def _change(change: Change) -> SeedChange:
+    return SeedChange(split=change.split, seed=change.seed, before=change.before, now=change.now)
 
 
 def _duration_s(result: EvalResult) -> float:

@@ -20,6 +20,7 @@ class Settings:
         provider, model: Policy of evals that name none.
         concurrency: Rollouts in flight in the whole run.
         rootpath: Folder that `app` is imported from.
+        update_baseline: Store the rewards of evals with `max_regression` as their baselines.
     """
 
     app: str | None = None
@@ -29,6 +30,7 @@ class Settings:
     model: str = "lexical"
     concurrency: int = 16
     rootpath: Path = field(default_factory=Path.cwd)
+    update_baseline: bool = False
 
     @property
     def policy(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_synth.errors import ConfigError
+from pytest_synth.gates import GateRule, MetricLimit, RuleName, parse_metrics
 from pytest_synth.prompts import Prompt
 
 ROLLOUT_TIMEOUT_S = 120.0  # for one rollout; a hung model must not hold a build for ten minutes
@@ -25,6 +26,9 @@ class EvalSpec:
     Attributes:
         seeds: Rows of the split, without repetition, in the order given.
         min_reward: Threshold for the mean reward, in [0, 1].
+        max_regression: By how much the mean may lie below the stored baseline's; above 0, at most 1.
+        gate, confidence: Which rule decides, and the confidence of its bounds (see `GateRule`).
+        metrics: Limits for the means of the rollouts' further numbers (`outcome_objectives`).
         prompt: The prompt under test; None: the task app's own.
         policy: Model, provider and sampling parameters; what it does not name comes from the options.
         env_config: Goes to the task app as `env.config`; holds `split` if one was named.
@@ -36,6 +40,7 @@ class EvalSpec:
 
     seeds: tuple[int, ...]
     min_reward: float | None = None
+    max_regression: float | None = None
     prompt: Prompt | None = None
     policy: Mapping[str, Any] | None = None
     env_name: str | None = None
@@ -44,11 +49,26 @@ class EvalSpec:
     samples: int = 1
     max_concurrent: int | None = None
     timeout: float = ROLLOUT_TIMEOUT_S
+    gate: RuleName = "mean"
+    confidence: float = 0.95
     allow_missing: int = 0
+    metrics: tuple[MetricLimit, ...] = ()
+
+    @property
+    def rule(self) -> GateRule:
+        """What its gate demands."""
+        return GateRule(
+            min_reward=self.min_reward,
+            rule=self.gate,
+            max_regression=self.max_regression,
+            confidence=self.confidence,
+            allow_missing=self.allow_missing,
+            metrics=self.metrics,
+        )
 
     @property
     def has_criterion(self) -> bool:
-        return self.min_reward is not None
+        return self.rule.has_criterion
 
 
 ARGUMENTS = tuple(f.name for f in fields(EvalSpec))
@@ -92,7 +112,12 @@ def parse_eval(args: tuple[Any, ...], kwargs: Mapping[str, Any], *, base: Path) 
     elif "split" in config:
         checked["split"] = _text("env_config['split']")(config["split"])
     checked["env_config"] = config or None
-    return EvalSpec(**{name: value for name, value in checked.items() if value is not None})
+    spec = EvalSpec(**{name: value for name, value in checked.items() if value is not None})
+    try:
+        spec.rule  # noqa: B018  # its construction checks how the criteria fit together
+    except ConfigError as error:
+        raise SpecError(str(error)) from error
+    return spec
 
 
 def _seeds(value: object) -> tuple[int, ...]:
@@ -157,6 +182,15 @@ def _mapping(name: str) -> Callable[[object], dict[str, Any] | None]:
     return check
 
 
+def _metrics(value: object) -> tuple[MetricLimit, ...] | None:
+    if value is None:
+        return None
+    try:
+        return parse_metrics(value)
+    except ConfigError as error:
+        raise SpecError(str(error)) from error
+
+
 _CHECKS: Mapping[str, Callable[[object], Any]] = {
     "seeds": _seeds,
     "min_reward": _number("min_reward", "a number in [0, 1]", lambda x: 0 <= x <= 1),
@@ -168,4 +202,8 @@ _CHECKS: Mapping[str, Callable[[object], Any]] = {
     "max_concurrent": _count("max_concurrent", 1),
     "timeout": _number("timeout", "seconds above 0", lambda x: x > 0),
     "allow_missing": _count("allow_missing", 0),
+    "max_regression": _number("max_regression", "a number above 0, at most 1", lambda x: 0 < x <= 1),
+    "gate": _text("gate"),
+    "confidence": _number("confidence", "a number between 0 and 1", lambda x: 0 < x < 1),
+    "metrics": _metrics,
 }

@@ -24,6 +24,7 @@ from pytest_synth.contracts.rollouts import (
     TaskInfo,
 )
 from pytest_synth.errors import ConfigError
+from pytest_synth.localapi import fingerprints
 from pytest_synth.localapi.answers import InvalidAnswer
 from pytest_synth.localapi.app import build_app
 from pytest_synth.localapi.calls import Threads, call, is_async
@@ -121,12 +122,26 @@ class _Task:
         self._run = run
         self._score = score
         self._expected = expected
+        self._fingerprints: dict[str, str | None] = {}  # of the rows, by split
 
     def describe(self) -> dict[str, Any]:
         sizes = {split: len(self._rows.of_split(split)) for split in self._rows.splits}
-        description = {"id": self._name, "splits": list(sizes), "sizes": sizes}
+        description = {
+            "id": self._name,
+            "splits": list(sizes),
+            "sizes": sizes,
+            "fingerprints": {
+                "scorer": fingerprints.of_scorer(self._score),
+                "data": {split: self._data_fingerprint(split) for split in sizes},
+            },
+        }
         default = self._rows.default_split
         return {**description, "default_split": default} if default else description
+
+    def _data_fingerprint(self, split: str) -> str | None:
+        if split not in self._fingerprints:
+            self._fingerprints[split] = fingerprints.of_rows(self._rows.of_split(split))
+        return self._fingerprints[split]
 
     def instances(self, seeds: Sequence[int]) -> Iterator[TaskInfo]:
         """A request for instances names no split: the default one is meant, else the first."""

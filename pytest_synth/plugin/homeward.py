@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_synth.report import EvalEntry
 
@@ -20,7 +20,7 @@ def attach_entries(report: pytest.TestReport, position: int, entries: Sequence[E
     Args:
         position: Place of the test in the order of the run.
     """
-    rows = [{**vars(e), "rows": [row.model_dump(mode="json") for row in e.rows]} for e in entries]
+    rows = [entry.model_dump(mode="json", exclude_defaults=True) for entry in entries]
     setattr(report, _ATTRIBUTE, json.dumps({"position": position, "entries": rows}))
 
 
@@ -35,19 +35,10 @@ class GatheredEntries:
         text = getattr(report, _ATTRIBUTE, None)
         if text is not None:
             found = json.loads(text)
-            self._found += [(found["position"], _entry(fields)) for fields in found["entries"]]
+            self._found += [
+                (found["position"], EvalEntry.model_validate(fields)) for fields in found["entries"]
+            ]
 
     def in_order(self) -> list[EvalEntry]:
         """All entries in the order of the run, whichever worker sent them when."""
         return [entry for _, entry in sorted(self._found, key=lambda pair: pair[0])]
-
-
-def _entry(fields: dict[str, Any]) -> EvalEntry:
-    from pytest_synth.contracts.evals import EvalRow
-
-    rows = tuple(EvalRow.model_validate(row) for row in fields.pop("rows"))
-    interval = fields.pop("interval")
-    details = tuple(fields.pop("gate_details"))
-    return EvalEntry(
-        rows=rows, gate_details=details, interval=None if interval is None else tuple(interval), **fields
-    )

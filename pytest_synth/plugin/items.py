@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_synth.errors import ConfigError
+from pytest_synth.evals.baselines import baseline_file, read_baseline
 from pytest_synth.evals.settings import Settings
 from pytest_synth.evals.spec import EvalSpec, SpecError, parse_eval
 from pytest_synth.plugin.detect import MARKER, concerns_us
@@ -25,6 +28,7 @@ class PlannedEval:
         app_source: The fixture definition that gives its task app; tests of one source share an app.
         eager: Whether its job may be submitted together with the first test of the same source.
         position: Place in the order of the run.
+        baseline: File of its stored baseline, whether it is there or not.
     """
 
     item: pytest.Item
@@ -32,6 +36,7 @@ class PlannedEval:
     app_source: Any  # pytest's FixtureDef; compared by identity only
     eager: bool
     position: int
+    baseline: Path
 
 
 def plan_items(
@@ -81,7 +86,10 @@ def _plan(item: pytest.Item, position: int, settings: Settings, is_worker: bool)
         spec = parse_eval(marker.args, marker.kwargs, base=item.path.parent)
         _check_policy(spec, settings)
         if not spec.has_criterion and "synth_result" not in _fixture_names(item):
-            raise SpecError("no criterion; give min_reward, or let the test look at synth_result")
+            raise SpecError(
+                "no criterion; give min_reward, max_regression or metrics, "
+                "or let the test look at synth_result"
+            )
     elif "synth_result" in _fixture_names(item):
         raise SpecError("the fixture synth_result needs the marker, and the test has none")
     source = _app_source(item)
@@ -92,7 +100,10 @@ def _plan(item: pytest.Item, position: int, settings: Settings, is_worker: bool)
         )
     shared = _is_our_default(source) and settings.backend == "local"
     eager = spec is not None and _may_be_eager(item, source) and (shared or not is_worker)
-    return PlannedEval(item, spec, source, eager, position)
+    baseline = baseline_file(item.path, item.nodeid.partition("::")[2].replace("::", "."))
+    if spec is not None and spec.max_regression is not None and not settings.update_baseline:
+        _check_baseline(baseline)
+    return PlannedEval(item, spec, source, eager, position, baseline)
 
 
 def _fixture_names(item: pytest.Item) -> Sequence[str]:
@@ -111,6 +122,14 @@ def _check_policy(spec: EvalSpec, settings: Settings) -> None:
     provider = policy.get("provider")
     if provider is not None and provider != settings.provider and "model" not in policy:
         raise SpecError(f"policy names provider {provider!r} without a model; add policy['model']")
+
+
+def _check_baseline(file: Path) -> None:
+    """A baseline that cannot be read is told before anything is spent."""
+    try:
+        read_baseline(file)
+    except ConfigError as error:
+        raise SpecError(str(error)) from error
 
 
 def _app_source(item: pytest.Item) -> Any:

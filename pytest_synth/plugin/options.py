@@ -59,6 +59,12 @@ def add_options(parser: pytest.Parser) -> None:
             option.flag, dest=option.dest, metavar=option.metavar, default=None, help=option.help + suffix
         )
         parser.addini(option.dest, f"{option.help}{suffix}", default=None)
+    group.addoption(
+        "--synth-update-baseline",
+        action="store_true",
+        dest="synth_update_baseline",
+        help="store this run's rewards as the baseline of the tests that have max_regression",
+    )
 
 
 def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -112,4 +118,5 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
             )
         ),
         rootpath=config.rootpath,
+        update_baseline=config.getoption("synth_update_baseline"),
     )

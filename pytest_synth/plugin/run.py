@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_synth.evals.entries import make_entry
+from pytest_synth.errors import SynthError
+from pytest_synth.evals.descriptions import Fingerprints, fetch_taskset, fingerprints_of
+from pytest_synth.evals.entries import NO_FINGERPRINTS, make_entry
 from pytest_synth.evals.jobs import EvalJobs, Request
 from pytest_synth.evals.resources import AppAddress, CurrentTunnel, Owner, Resources
 from pytest_synth.evals.settings import Settings
@@ -93,7 +95,15 @@ class SynthRun:
             request = _request(self.plans[node_id])
             with self._progress.of(node_id) as report:
                 result = self._jobs.wait(request, report)
-            verdict, entry = make_entry(node_id, request, result, self.settings)
+            verdict, entry = make_entry(
+                node_id,
+                request,
+                result,
+                self.settings,
+                baseline=self.plans[node_id].baseline,
+                fingerprints=self._fingerprints(request),
+                update_baseline=self.settings.update_baseline,
+            )
             self._outcomes[node_id] = EvalOutcome(result, verdict, entry)
             self._unsent.setdefault(node_id, []).append(entry)
         return self._outcomes[node_id]
@@ -132,6 +142,16 @@ class SynthRun:
 
     def _address(self) -> AppAddress:
         return self.resources.address_of(self._app)
+
+    def _fingerprints(self, request: Request) -> Fingerprints:
+        """Of the app of the running test; asked for only where a baseline needs them."""
+        if request.spec.max_regression is None:
+            return NO_FINGERPRINTS
+        try:
+            address = self.resources.address_of(self._app)
+        except SynthError:
+            return NO_FINGERPRINTS  # the job has failed for the same reason, and says so
+        return fingerprints_of(fetch_taskset(address.url, address.key), request.spec.split)
 
     # Hooks
 

@@ -258,7 +258,24 @@ def test_rollouts_that_need_a_split_at_once_load_it_once() -> None:
     ],
 )  # fmt: skip
 def test_the_description_has_splits_and_sizes(rows: Any, more: Any, description: dict[str, Any]) -> None:
-    assert app(rows=rows, **more).get("/task_info").json() == {"taskset": description}
+    taskset = app(rows=rows, **more).get("/task_info").json()["taskset"]
+    fingerprints = taskset.pop("fingerprints")
+    assert taskset == description
+    assert set(fingerprints["data"]) == set(description["splits"])
+
+
+def test_fingerprints_change_with_the_rows_and_with_the_scorer_only() -> None:
+    def told(**arguments: Any) -> dict[str, Any]:
+        return dict(app(**arguments).get("/task_info").json()["taskset"]["fingerprints"])
+
+    first = told(rows={"a": ["x"], "b": ["y"]}, score=lambda row, answer: 1)
+    again = told(rows={"a": ["x"], "b": ["y"]}, score=lambda row, answer: 1, run=lambda row, llm: "other")
+    rows = told(rows={"a": ["x"], "b": ["z"]}, score=lambda row, answer: 1)
+    assert again["data"] == first["data"]
+    assert rows["data"]["a"] == first["data"]["a"]
+    assert rows["data"]["b"] != first["data"]["b"]
+    assert told(rows=["x"], score=lambda row, answer: 0)["scorer"] != first["scorer"]
+    assert told(rows=[object()], score=print) == {"scorer": None, "data": {"test": None}}
 
 
 def test_an_instance_names_its_split_and_seed() -> None:

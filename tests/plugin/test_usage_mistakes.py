@@ -12,7 +12,7 @@ MISTAKES = [
     ),
     pytest.param(
         "@pytest.mark.synth_eval(seeds=[1])\ndef test_it(): ...",
-        "synth_eval on test_file.py::test_it: no criterion; give min_reward, or let the test look at*",
+        "synth_eval on test_file.py::test_it: no criterion; give min_reward, max_regression or metrics,*",
         id="no criterion",
     ),
     pytest.param(
