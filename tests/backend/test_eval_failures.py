@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from fakes.backend_api import Api, wait_until
+from fakes.model_provider import FakeProvider
 from fakes.rollout_app import RolloutApp, reward_answer
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
@@ -220,6 +222,27 @@ def test_a_task_app_that_fails_for_its_model_names_the_model(api: Api, serve: Se
     [row] = api.run(serve(RolloutApp(behave)), [0])["results"]
     assert row["error_kind"] == "model"
     assert row["error"].startswith("task app answered 500: HTTPStatusError; its last model call failed: ")
+
+
+def test_a_model_that_refuses_the_key_ends_the_job_at_once(open_api: Open, serve: Serve) -> None:
+    async def behave(body: dict[str, Any]) -> dict[str, Any]:
+        await call_model(body, [{"role": "user", "content": "hello"}])
+        return reward_answer(body, 0.0)  # the task app has swallowed the error
+
+    error = {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}
+    provider = FakeProvider(reply=lambda _: (401, {}, json.dumps(error)))
+    app = RolloutApp(behave)
+    with ServerThread(provider.app) as server:
+        api = open_api(environ={"OPENAI_BASE_URL": server.url + "/v1", "OPENAI_API_KEY": "sk-1"})
+        policy = {"provider": "openai", "model": "m"}
+        results = api.run(serve(app), range(20), policy=policy, max_concurrent=2)
+
+    assert results["status"] == "failed"
+    assert results["error"].startswith("the model refuses: ")
+    assert "Incorrect API key provided" in results["error"]
+    assert {row["error"] for row in results["results"]} == {results["error"]}
+    assert {row["error_kind"] for row in results["results"]} == {"model"}
+    assert sum(app.runs.values()) <= 4
 
 
 def test_keys_that_a_task_app_echoes_do_not_get_into_rows(api: Api, serve: Serve) -> None:

@@ -9,13 +9,13 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from pytest_synth.backend.gateway import PolicyRefused
 from pytest_synth.backend.jobs.credentials import TASK_APP_KEY, LostSecret, put_back, take_secrets
 from pytest_synth.backend.jobs.documents import mean
 from pytest_synth.backend.jobs.parts import JobEnds, Parts
-from pytest_synth.backend.jobs.probe import NotReady, Probe
+from pytest_synth.backend.jobs.probe import NotReady
 from pytest_synth.backend.jobs.rollouts import Failure, Outcome, Target
 from pytest_synth.backend.jobs.task_apps import TaskApp
 from pytest_synth.backend.jobs.tasks import JobTasks
@@ -124,13 +124,7 @@ class EvalJobs:
         lane = self._parts.scheduler.lane(
             job.tenant, (job.position, job.number), limit=int(job.body["max_concurrent"])
         )
-        run = _Run(
-            job,
-            target,
-            _Watch(self._parts.probe, target.app),
-            total=total,
-            completed=total - len(open_places),
-        )
+        run = _Run(job, target, total=total, completed=total - len(open_places))
         try:
             await asyncio.gather(*(lane.submit(partial(self._rollout, run, place)) for place in open_places))
         finally:
@@ -141,12 +135,30 @@ class EvalJobs:
         try:
             outcome = await rollout.run()
         except asyncio.CancelledError:
-            outcome = rollout.cut(run.watch.failure or _CANCELLED)
+            outcome = rollout.cut(run.failure or _CANCELLED)
             if not self._tasks.is_stopping:
                 self._record(run, place, outcome)
             raise
         self._record(run, place, outcome)
-        await run.watch.look(outcome.row)
+        if outcome.use.fatal is not None:
+            run.ends(Failure(outcome.row.error or outcome.use.fatal, "model"))
+        if run.notice(outcome.row):
+            await self._look(run)
+
+    async def _look(self, run: _Run) -> None:
+        """Ask a task app that does not answer its rollouts whether it is still there.
+
+        Raises:
+            JobEnds: If it is not.
+        """
+        run.is_asking = True
+        try:
+            await self._parts.probe.check_alive(run.target.app)
+        except NotReady as error:
+            run.ends(Failure(str(error), error.kind))
+        finally:
+            run.is_asking = False
+        run.unreachable_in_a_row = 0
 
     def _target(self, job: JobRecord) -> Target:
         """Put a job's secrets back.
@@ -246,43 +258,34 @@ class EvalJobs:
 
 @dataclass
 class _Run:
-    """A job while it runs; `completed` of its `total` rollouts have ended."""
+    """A job while it runs.
+
+    Attributes:
+        completed: How many of its `total` rollouts have ended.
+        failure: Why the rest cannot run, once that is known.
+    """
 
     job: JobRecord
     target: Target
-    watch: _Watch
     total: int
     completed: int
+    unreachable_in_a_row: int = 0
+    is_asking: bool = False
+    failure: Failure | None = None
 
+    def notice(self, row: EvalRow) -> bool:
+        """Hear of a rollout that has ended; returns whether the task app seems to be gone."""
+        self.unreachable_in_a_row = self.unreachable_in_a_row + 1 if row.error_kind == "unreachable" else 0
+        return self.unreachable_in_a_row >= UNREACHABLE_IN_A_ROW and not self.is_asking
 
-class _Watch:
-    """Notices a task app that has died in the middle of a job."""
-
-    def __init__(self, probe: Probe, app: TaskApp) -> None:
-        self._probe = probe
-        self._app = app
-        self._in_a_row = 0
-        self._asking = False
-        self.failure: Failure | None = None
-
-    async def look(self, row: EvalRow) -> None:
-        """Hear of a rollout that has ended.
+    def ends(self, failure: Failure) -> NoReturn:
+        """End the job: what is in flight is cut, and the rest gets the same reason.
 
         Raises:
-            JobEnds: If several in a row were unreachable, and the task app does not answer either.
+            JobEnds: Always.
         """
-        self._in_a_row = self._in_a_row + 1 if row.error_kind == "unreachable" else 0
-        if self._in_a_row < UNREACHABLE_IN_A_ROW or self._asking:
-            return
-        self._asking = True
-        try:
-            await self._probe.check_alive(self._app)
-        except NotReady as error:
-            self.failure = Failure(str(error), error.kind)
-            raise JobEnds(self.failure) from error
-        finally:
-            self._asking = False
-        self._in_a_row = 0
+        self.failure = failure
+        raise JobEnds(failure)
 
 
 def places(seeds: Sequence[int], samples: int) -> Iterable[RolloutPlace]:

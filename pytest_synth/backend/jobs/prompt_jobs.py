@@ -215,6 +215,8 @@ class PromptJobs:
                 raise
 
         outcome: Outcome = await lane.submit(run)
+        if outcome.use.fatal is not None:
+            raise JobEnds(Failure(outcome.row.error or outcome.use.fatal, "model"))
         return outcome
 
     def _emit(self, job: JobRecord, kind: str, data: Mapping[str, Any]) -> None:

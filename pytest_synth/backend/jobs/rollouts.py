@@ -117,8 +117,9 @@ class RunningRollout:
             assert answer is not None
             failure, document = read_answer(answer, self._target.app, self._rollout.correlation_id)
         reading = read_reward(document) if failure is None else RewardReading(None, None)
-        if failure is None or failure.kind == "task_app":
-            failure = self._judge(failure, reading, use)
+        failure = _void(use) or (
+            self._judge(failure, reading, use) if failure is None or failure.kind == "task_app" else failure
+        )
         return Outcome(
             self._row(use, reading, failure), document if isinstance(document, Mapping) else None, use
         )
@@ -185,6 +186,15 @@ class RunningRollout:
             for name in ("error", "query", "answer", "details")
         }
         return row.model_copy(update=shown)
+
+
+def _void(use: RolloutUse) -> Failure | None:
+    """Say why a reward would be none, whatever the task app says: a call that it needed was not made."""
+    if use.fatal is not None:
+        return Failure(f"the model refuses: {shorten(use.fatal)}", "model")
+    if use.is_void and use.failure is not None:
+        return Failure(use.failure.message, use.failure.kind)
+    return None
 
 
 @dataclass(frozen=True)
