@@ -23,19 +23,19 @@ class Budget:
 
     def __init__(self, limit: int, final_check: int) -> None:
         self.limit = limit
-        self._final_check = final_check
+        self._final_check = self.final_check = final_check
         self._paid: set[RolloutKey] = set()
         self._reserved: dict[int, int] = {}
         self.used: Counter[Purpose] = Counter()
 
     @property
     def reserved(self) -> int:
-        """Rollouts that are spoken for: the worst case of children in flight, and the final check."""
-        return sum(self._reserved.values()) + self._final_check
+        """The worst case of the children in flight."""
+        return sum(self._reserved.values())
 
     @property
     def left(self) -> int:
-        return self.limit - self.used.total() - self.reserved
+        return self.limit - self.used.total() - self.reserved - self._final_check
 
     def is_paid(self, key: RolloutKey) -> bool:
         return key in self._paid
@@ -47,22 +47,24 @@ class Budget:
         assert cost <= self.left, f"child {child} costs up to {cost}, {self.left} are left"
         self._reserved[child] = cost
 
-    def settle(self, child: int, purpose: Purpose, outcomes: Mapping[RolloutKey, RolloutOutcome]) -> int:
+    def settle(
+        self, child: int, purpose: Purpose, outcomes: Mapping[RolloutKey, RolloutOutcome]
+    ) -> list[RolloutOutcome]:
         """Turn a reservation into what was really paid, and return that.
 
         A lost rollout is paid by everyone who saw it, and stays unpaid for the next one.
         """
         cost = self._reserved.pop(child, 0)
         paid = self.pay(purpose, outcomes)
-        assert paid <= cost, f"child {child} paid {paid} of at most {cost}"
+        assert len(paid) <= cost, f"child {child} paid {len(paid)} of at most {cost}"
         return paid
 
-    def pay(self, purpose: Purpose, outcomes: Mapping[RolloutKey, RolloutOutcome]) -> int:
+    def pay(self, purpose: Purpose, outcomes: Mapping[RolloutKey, RolloutOutcome]) -> list[RolloutOutcome]:
         """Count rollouts that were not reserved by a child: the baseline's."""
         new = [key for key, outcome in outcomes.items() if outcome.is_lost or key not in self._paid]
         self._paid.update(key for key in new if not outcomes[key].is_lost)
         self.used[purpose] += len(new)
-        return len(new)
+        return [outcomes[key] for key in new]
 
     def pay_final_check(self, outcomes: Mapping[RolloutKey, RolloutOutcome]) -> None:
         """Count rollouts that were set aside for the end; what is left for children does not change."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pytest_synth.backend.optimizer.pool import Slots
 from pytest_synth.backend.optimizer.ports import Host, Purpose, RolloutKey, RolloutOutcome, RolloutRequest
 from pytest_synth.backend.optimizer.spending import Spending
-from pytest_synth.backend.optimizer.stopping import FailureStreak, end_tasks
+from pytest_synth.backend.optimizer.stopping import FailureStreak, StopSignal, end_tasks
 from pytest_synth.prompts import Prompt
 
 
@@ -30,6 +30,7 @@ class Evaluations:
         host: Host,
         slots: Slots,
         streak: FailureStreak,
+        stop: StopSignal,
         spending: Spending,
         *,
         limit: int,
@@ -38,6 +39,7 @@ class Evaluations:
         self._host = host
         self._slots = slots
         self._streak = streak
+        self._stop = stop
         self._spending = spending
         self._limit = limit
         self._on_finished = on_finished
@@ -99,7 +101,7 @@ class Evaluations:
         if known is not None:
             self.replayed += 1
         elif outcome.is_lost:
-            del self._tasks[request.key]
+            self._tasks.pop(request.key, None)
             self._host.ledger.add_lost_rollout()
             self._streak.failure(outcome.error or "")
         else:
@@ -110,6 +112,8 @@ class Evaluations:
 
     async def _send(self, request: RolloutRequest, urgency: int) -> RolloutOutcome:
         async with self._slots.slot(urgency):
+            self._spending.check()
+            await self._stop.hold(is_search=request.purpose != "final_check")
             # Reservations make this impossible; it is the last lock on the user's money.
             assert self.paid < self._limit, f"rollout {self.paid + 1} would break the budget {self._limit}"
             self.sent += 1

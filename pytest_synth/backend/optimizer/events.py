@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pytest_synth.backend.optimizer.candidates import Candidate, Child, mean
-from pytest_synth.backend.optimizer.outcome import Attempt, CandidateResult, HeldOut, OptimizationOutcome
+from pytest_synth.backend.optimizer.outcome import CandidateResult, HeldOut, OptimizationOutcome
 from pytest_synth.prompts import Prompt
 
 PREFIX: Final = "learning.policy.gepa."
@@ -36,6 +36,15 @@ def reward_fields(reward: float, rewards: Mapping[int, float | None] | None = No
     return fields
 
 
+def estimated_reward(parent: float, before: float, after: float) -> float:
+    """What a rejected child, which only ran on its minibatch, would have had on the Pareto set.
+
+    Its parent's reward, less what it lost against it: minibatch rewards themselves are on other seeds, and
+    would stand beside Pareto rewards in the published client's summary.
+    """
+    return max(0.0, parent - max(0.0, before - after))
+
+
 def baseline_evaluated(candidate: Candidate) -> dict[str, Any]:
     return {
         "candidate_id": candidate.id,
@@ -56,8 +65,9 @@ def child_evaluated(child: Child, accepted: Candidate | None, *, is_on_front: bo
     if accepted is not None:
         score = reward_fields(accepted.reward, _rewards(accepted))
     else:
+        estimate = estimated_reward(child.parent.reward, mean(child.before), mean(child.after))
         pairs = zip(child.minibatch, child.after, strict=True)
-        score = reward_fields(mean(child.after), {seed: outcome.reward for seed, outcome in pairs})
+        score = reward_fields(estimate, {seed: outcome.reward for seed, outcome in pairs})
     return {
         "candidate_id": child.id,
         "version_id": child.id,
@@ -140,7 +150,7 @@ def completed(outcome: OptimizationOutcome) -> dict[str, Any]:
         "best_reward": best.reward,
         "baseline_score": baseline.reward,
         "optimized_candidates": [entry for entry in pool if entry["is_pareto"]],
-        "attempted_candidates": [*pool, *(_rejected(attempt) for attempt in _without_pool(outcome))],
+        "attempted_candidates": [*pool, *_rejected(outcome)],
         "version_tree": version_tree(outcome.candidates),
         "validation": [validated(entry) for entry in outcome.held_out if entry.reward is not None],
         "total_rollouts": outcome.usage.rollouts,
@@ -186,24 +196,31 @@ def version_tree(candidates: Sequence[CandidateResult]) -> dict[str, Any]:
     }
 
 
-def _without_pool(outcome: OptimizationOutcome) -> list[Attempt]:
-    return [attempt for attempt in outcome.attempts if attempt.fate == "rejected"]
-
-
-def _rejected(attempt: Attempt) -> dict[str, Any]:
-    assert attempt.prompt is not None
-    assert attempt.after is not None
-    return {
-        "candidate_id": attempt.id,
-        "version_id": attempt.id,
-        "parent_id": attempt.parent_id,
-        "generation": attempt.generation,
-        "accepted": False,
-        "reason": attempt.reason,
-        "scored_on": "minibatch",
-        "pattern": wire_prompt(attempt.prompt),
-        **reward_fields(attempt.after),
-    }
+def _rejected(outcome: OptimizationOutcome) -> list[dict[str, Any]]:
+    rewards = {candidate.id: candidate.reward for candidate in outcome.candidates}
+    entries = []
+    for attempt in outcome.attempts:
+        if attempt.fate != "rejected":
+            continue
+        assert attempt.prompt is not None
+        assert attempt.before is not None
+        assert attempt.after is not None
+        entries.append(
+            {
+                "candidate_id": attempt.id,
+                "version_id": attempt.id,
+                "parent_id": attempt.parent_id,
+                "generation": attempt.generation,
+                "accepted": False,
+                "reason": attempt.reason,
+                "is_estimate": True,
+                "minibatch_before": attempt.before,
+                "minibatch_after": attempt.after,
+                "pattern": wire_prompt(attempt.prompt),
+                **reward_fields(estimated_reward(rewards[attempt.parent_id], attempt.before, attempt.after)),
+            }
+        )
+    return entries
 
 
 def _rewards(candidate: Candidate) -> dict[int, float | None]:

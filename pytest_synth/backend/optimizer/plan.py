@@ -43,14 +43,15 @@ class Plan:
         """One line for people."""
         parts = [f"baseline {self.baseline}"]
         if self.founders_wanted:
-            cut = "" if self.founders == self.founders_wanted else f" for {self.founders} of"
-            cut += f" {self.founders_wanted} prompts" if cut else ""
+            is_cut = self.founders < self.founders_wanted
+            cut = f" for {self.founders} of {self.founders_wanted} prompts" if is_cut else ""
             parts.append(f"population {self.population}{cut}")
         span = f"{self.children_min} to {self.children_max}"
         if self.children_min == self.children_max:
             span = str(self.children_min)
         wanted = "" if self.children_wanted is None else f" of {self.children_wanted}"
-        parts += [f"{span}{wanted} children", f"final check {self.final_check}"]
+        word = "child" if f"{span}{wanted}" == "1" else "children"
+        parts += [f"{span}{wanted} {word}", f"final check {self.final_check}"]
         return f"{self.budget} rollouts: {', '.join(parts)}"
 
     def to_document(self) -> dict[str, Any]:
@@ -118,10 +119,12 @@ def make_plan(config: GepaConfig) -> Plan:
 def _children(rest: int, pareto: int, minibatch: int) -> tuple[int, int]:
     """How many children some rollouts pay for, at least and at most.
 
-    A child costs up to two minibatches and the Pareto set, or the Pareto set alone when no more is left;
-    it costs one minibatch if it is rejected and its parent's rollouts are known.
+    A child costs between one minibatch (it is rejected, and its parent's rollouts are known) and two with
+    the Pareto set. When that is no longer left, a child costs at most the Pareto set.
     """
     dearest = 2 * minibatch + pareto
-    low = rest // dearest + rest % dearest // pareto
-    high = 0 if rest < pareto else (rest - pareto) // min(minibatch, pareto) + 1
-    return low, max(low, high)
+    fewest = [left // pareto for left in range(min(rest + 1, dearest))]
+    for left in range(dearest, rest + 1):
+        fewest.append(1 + min(fewest[left - dearest : left - minibatch + 1]))
+    most = 0 if rest < pareto else (rest - pareto) // min(minibatch, pareto) + 1
+    return fewest[rest], most

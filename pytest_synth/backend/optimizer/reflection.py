@@ -19,7 +19,8 @@ from pytest_synth.backend.optimizer.ports import (
     ReflectionRequest,
 )
 from pytest_synth.backend.optimizer.proposals import TextRules, extract_text
-from pytest_synth.backend.optimizer.stopping import FailureStreak
+from pytest_synth.backend.optimizer.spending import Spending
+from pytest_synth.backend.optimizer.stopping import FailureStreak, StopSignal
 from pytest_synth.prompts import Prompt
 
 
@@ -49,13 +50,23 @@ class Proposer:
     """
 
     def __init__(
-        self, config: GepaConfig, components: Components, host: Host, meter: UsageMeter, streak: FailureStreak
+        self,
+        config: GepaConfig,
+        components: Components,
+        host: Host,
+        *,
+        meter: UsageMeter,
+        streak: FailureStreak,
+        spending: Spending,
+        stop: StopSignal,
     ) -> None:
         self._config = config
         self._components = components
         self._host = host
         self._meter = meter
         self._streak = streak
+        self._spending = spending
+        self._stop = stop
         self.asked = 0
         self.replayed = 0
 
@@ -102,10 +113,11 @@ class Proposer:
                 problem = f"the reflection model failed: {error}"
                 break
             proposal.costs.append(answer.cost_usd)
+            self._spending.add(answer.cost_usd)
             text, problem = extract_text(answer.text)
             problem = problem or rules.problem_of(text)
             if problem is None and self._components.replace(parent, {name: text}).fingerprint in known:
-                problem = "it makes a prompt that was tried already"
+                problem = "it makes a prompt that is known already"
             if problem is None:
                 proposal.texts[name] = text
                 return
@@ -127,6 +139,8 @@ class Proposer:
         if known is not None:
             self.replayed += 1
             return known
+        self._spending.check()
+        await self._stop.hold(is_search=True)
         self.asked += 1
         try:
             with self._meter.reflection():

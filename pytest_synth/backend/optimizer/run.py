@@ -53,6 +53,7 @@ class SearchRun:
             host,
             Slots(config.max_concurrent, self._meter),
             FailureStreak("rollouts", config.max_failures, self._stop),
+            self._stop,
             self._spending,
             limit=limit,
             on_finished=self._reporter.progressed,
@@ -61,8 +62,10 @@ class SearchRun:
             config,
             components,
             host,
-            self._meter,
-            FailureStreak("reflections", MAX_FAILED_REFLECTIONS, self._stop),
+            meter=self._meter,
+            streak=FailureStreak("reflections", MAX_FAILED_REFLECTIONS, self._stop),
+            spending=self._spending,
+            stop=self._stop,
         )
         self._search = Search(
             config,
@@ -156,17 +159,20 @@ class SearchRun:
         """Rank the pool, check the best on held-out seeds, and count what it took."""
         await self._search.abandon()
         await self._evaluations.abandon(keep="final_check")
+        self._search.end_generation()
         ranked = self._ranked()
         held_out: tuple[HeldOut, ...] = ()
         if ranked and not self._stop.ends_run:
             others = [candidate for candidate in ranked if candidate.parent_id is not None]
             held_out = await self._check.run(tuple(others[: self._config.validation_top_k]))
-        reason = self._stop.reason or self._search.finish_reason
-        assert reason is not None
+        reason, detail = self._stop.reason, self._stop.detail
+        if reason is None:
+            reason, detail = self._search.finish_reason, self._search.finish_detail
+        assert reason is not None, "a search ends for a reason"
         return OptimizationOutcome(
             plan=self._plan,
             finish_reason=reason,
-            detail=self._stop.detail,
+            detail=detail,
             best=_best(ranked, held_out),
             candidates=ranked,
             attempts=tuple(_attempt(child, self._accepted) for child in self._search.attempts),

@@ -37,7 +37,7 @@ class Search:
         candidates: gepa's pool, in its order.
         attempts: Settled children, in order.
         front: Indices of the candidates that win at least one Pareto seed.
-        finish_reason: Why no more children start; None while they may.
+        finish_reason, finish_detail: Why no more children start; None while they may.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Search:
         self.attempts: list[Child] = []
         self.front: tuple[int, ...] = (0,)
         self.finish_reason: FinishReason | None = None
+        self.finish_detail: str | None = None
 
     def start(self, baseline: Mapping[int, RolloutOutcome]) -> None:
         """Take in the baseline's rollouts on the Pareto set."""
@@ -132,7 +133,7 @@ class Search:
         child = self._live.popleft()
         purpose: Purpose = "population" if child.is_founder else "children"
         paid = self._budget.settle(child.number, purpose, child.seen)
-        self._spending.settle((outcome.cost_usd for outcome in child.seen.values()), child.proposal.costs)
+        self._spending.settle((outcome.cost_usd for outcome in paid), child.proposal.costs)
         self.attempts.append(child)
         self._barren = 0 if paid else self._barren + 1
         if is_accepted:
@@ -145,7 +146,7 @@ class Search:
         if self.best.reward == 1.0:
             self._finish("perfect")
         elif self._barren >= MAX_BARREN:
-            self._finish("patience")
+            self._finish("patience", f"{MAX_BARREN} children in a row found nothing new to try")
 
     async def abandon(self) -> None:
         """Give up the children in flight."""
@@ -153,8 +154,14 @@ class Search:
         self._live.clear()
         await end_tasks(tasks)
 
-    def _finish(self, reason: FinishReason) -> None:
-        self.finish_reason = self.finish_reason or reason
+    def end_generation(self) -> None:
+        """Report a generation that the end of the search has cut short."""
+        if self.attempts and not self._is_last_of_generation(self.attempts[-1]):
+            self._report_generation(self.attempts[-1].generation)
+
+    def _finish(self, reason: FinishReason, detail: str | None = None) -> None:
+        if self.finish_reason is None:
+            self.finish_reason, self.finish_detail = reason, detail
 
     # Starting children
 
@@ -165,7 +172,8 @@ class Search:
                 if not self._live:
                     self._finish("budget")
                 return
-            if not self._spending.can_afford(self._budget.reserved + child.cost, len(self._live) + 1):
+            wanted = self._budget.reserved + child.cost + self._budget.final_check
+            if not self._spending.can_afford(wanted, len(self._live) + 1):
                 self._finish("cost")
                 return
             self._budget.reserve(child.number, child.cost)
@@ -273,8 +281,6 @@ class Search:
         child.proposal = await self._proposer.propose(
             child.number, child.parent.prompt, child.components, records, known
         )
-        for cost in child.proposal.costs:
-            self._spending.add(cost)
         if not child.proposal.texts:
             child.reason = "; ".join(child.proposal.reasons)
             return
@@ -324,14 +330,18 @@ class Search:
         )
         child.reason = ""
 
+    def _is_last_of_generation(self, child: Child) -> bool:
+        position = child.number - self._config.founders
+        return position == 0 or (position > 0 and position % self._config.children_per_generation == 0)
+
+    def _report_generation(self, generation: int) -> None:
+        self._reporter.generation_ended(generation, self.attempts, self.candidates, self.best)
+
     def _end_generation(self, child: Child) -> None:
         """Report a generation whose last child has settled, and lose patience if it brought nothing."""
-        founders, size = self._config.founders, self._config.children_per_generation
-        position = child.number - founders
-        is_last = position == 0 or (position > 0 and position % size == 0)
-        if not is_last:
+        if not self._is_last_of_generation(child):
             return
-        self._reporter.generation_ended(child.generation, self.attempts, self.candidates, self.best)
+        self._report_generation(child.generation)
         is_better = self.best.reward > self._best_before
         self._best_before = self.best.reward
         if child.generation == 0:
@@ -339,4 +349,4 @@ class Search:
         self._stale_generations = 0 if is_better else self._stale_generations + 1
         patience = self._config.patience
         if patience is not None and self._stale_generations >= patience:
-            self._finish("patience")
+            self._finish("patience", f"{patience} generations in a row brought nothing better")

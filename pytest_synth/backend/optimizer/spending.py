@@ -39,8 +39,12 @@ class Spending:
                 )
             return
         self.total_usd += cost_usd
-        if self._cap is not None and self.total_usd >= self._cap:
-            self._stop.request("cost", f"{self.total_usd:.4f} of {self._cap:g} USD are spent", whole_run=True)
+
+    def check(self) -> None:
+        """Stop the run if the cap is reached; called before each paid call."""
+        if self._cap is not None and self.total_usd is not None and self.total_usd >= self._cap:
+            spent = f"{self.total_usd:.4f} of {self._cap:g} USD are spent"
+            self._stop.request("cost", spent, whole_run=True)
 
     def settle(self, rollouts: Iterable[float | None], reflections: Iterable[float | None]) -> None:
         """Learn the usual costs from a child that has ended."""

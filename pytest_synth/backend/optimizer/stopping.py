@@ -48,6 +48,11 @@ class StopSignal:
         if whole_run:
             self._run.set()
 
+    async def hold(self, *, is_search: bool) -> None:
+        """Let paid work pass while it may still begin; else keep it here until it is given up."""
+        if self.ends_run or (is_search and self.ends_search):
+            await asyncio.get_running_loop().create_future()
+
     async def before_search_ends(self, work: Awaitable[T]) -> T | None:
         """Wait for some work, but no longer than the search may last; None if it was given up."""
         return await _race(work, self._search)
@@ -62,9 +67,7 @@ async def _race(work: Awaitable[T], stop: asyncio.Event) -> T | None:
     waiting = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if stop.is_set():
-            return None
-        return task.result()
+        return task.result() if task.done() else None
     finally:
         await end_tasks([waiting, task])
 

@@ -50,7 +50,8 @@ class Worker:
                 self._task.cancel()
             if not result.done():
                 await asyncio.wait({result})
-                result.exception()
+                if not result.cancelled():
+                    result.exception()  # retrieved: this call raises its own
             self.is_computing = False
             thread.join()
 

@@ -1,0 +1,88 @@
+"""The plan: what a budget is spent on, told before the first rollout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fakes.optimizer_host import SimulatedHost, make_config, run_search
+from fakes.rule_world import World
+
+from pytest_synth.backend.optimizer.fields import GepaConfigError
+from pytest_synth.backend.optimizer.plan import make_plan
+
+
+def test_the_documented_example_is_planned_in_one_line() -> None:
+    config = make_config(
+        World(), budget=80, minibatch_size=8, initial_size=4, num_generations=3, children_per_generation=3
+    )
+
+    assert make_plan(config).text == (
+        "80 rollouts: baseline 10, population 30, 2 of 9 children, final check 20"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"budget": 200}, "200 rollouts: baseline 10, 11 to 54 children, final check 20"),
+        (
+            {"budget": 60, "initial_size": 6, "num_generations": 2},
+            "60 rollouts: baseline 10, population 30 for 3 of 5 prompts, 0 of 6 children, final check 20",
+        ),
+        (
+            {"budget": None, "num_generations": 2, "initial_size": 2},
+            "136 rollouts: baseline 10, population 10, 6 of 6 children, final check 20",
+        ),
+        ({"budget": 40}, "40 rollouts: baseline 10, 1 child, final check 20"),
+        (
+            {"budget": 60, "validation_top_k": 3},
+            "60 rollouts: baseline 10, 1 child, final check 40",
+        ),
+    ],
+    ids=["unbounded", "population-cut", "no-budget", "least", "top-3"],
+)
+def test_a_plan_names_each_purpose(changes: dict[str, Any], text: str) -> None:
+    assert make_plan(make_config(World(), **changes)).text == text
+
+
+def test_a_budget_that_cannot_pay_for_one_candidate_is_refused_with_the_number_that_would_do() -> None:
+    with pytest.raises(GepaConfigError) as refusal:
+        make_plan(make_config(World(), budget=39))
+
+    assert str(refusal.value) == (
+        "prompt_learning.gepa.rollout.budget is 39; at least 40 are needed: 10 for the baseline, 10 for one"
+        " candidate, 20 for the final check on 10 validation seeds"
+    )
+
+
+def test_the_document_of_a_plan_holds_what_is_not_applied() -> None:
+    plan = make_plan(make_config(World(), not_applied=("x = 1: no x here",)))
+
+    assert plan.to_document()["not_applied"] == ["x = 1: no x here"]
+    assert plan.to_document()["text"] == plan.text
+
+
+@pytest.mark.parametrize("minibatch", [3, 8])
+@pytest.mark.parametrize("founders", [0, 3])
+@pytest.mark.parametrize("budget", [40, 57, 80, 131, 300])
+@pytest.mark.parametrize("is_reused", [True, False])
+def test_a_run_stays_within_its_plan(budget: int, founders: int, minibatch: int, is_reused: bool) -> None:
+    config = make_config(
+        World(budget),
+        budget=budget,
+        initial_size=1 + founders,
+        minibatch_size=minibatch,
+        reuse_known=is_reused,
+    )
+    host = SimulatedHost(World(budget))
+
+    outcome = run_search(config, host)
+
+    plan, used = outcome.plan, outcome.usage.by_purpose
+    tried = [attempt for attempt in outcome.attempts if attempt.generation > 0]
+    assert len(host.sent) == outcome.usage.rollouts <= budget
+    assert used["baseline"] == plan.baseline
+    assert used["final_check"] <= plan.final_check
+    assert used.get("population", 0) <= plan.population
+    assert plan.children_min <= len(tried) <= plan.children_max
