@@ -1,4 +1,8 @@
-"""Reports: from the entries of a run to text and documents. Pure functions; no pytest."""
+"""Reports: from the entries of a run to text and documents. Pure functions; no pytest.
+
+The documents are made by `report.json`, `report.markdown` and `report.html`, which are imported when a report
+is asked for.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from pytest_synth.report.entries import (
     RunReport,
     SeedChange,
 )
+from pytest_synth.report.optimizations import optimization_text
 from pytest_synth.report.terminal import failure_text, prompt_line, terminal_lines
 
 __all__ = [
@@ -28,6 +33,7 @@ __all__ = [
     "RunReport",
     "SeedChange",
     "failure_text",
+    "optimization_text",
     "prompt_line",
     "terminal_lines",
 ]

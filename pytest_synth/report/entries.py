@@ -183,6 +183,16 @@ class OptimizationEntry(_Entry):
     not_applied: tuple[str, ...] = ()
     """Settings that were accepted and have no effect."""
 
+    def lineage(self) -> list[Candidate]:
+        """The best candidate's line of first parents, from the baseline on."""
+        known = {candidate.id: candidate for candidate in self.candidates}
+        line: list[Candidate] = []
+        step = known.get(self.best)
+        while step is not None and step not in line:
+            line.insert(0, step)
+            step = known.get(step.parents[0]) if step.parents else None
+        return line
+
 
 class RunReport(_Entry):
     """All that the reports of one run show."""
