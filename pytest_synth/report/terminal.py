@@ -16,7 +16,7 @@ _HEAD = ("eval", "reward", "min", "seeds", "per s", "rewards", "gate")
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 8
 _ROOM_FOR_BARS = 80  # columns; narrower terminals get no sparkline
-_SOURCES: Mapping[str | None, str] = {
+SOURCES: Mapping[str | None, str] = {
     "app": "the task app's own",
     "marker": "the marker's",
     "snapshot": "the stored snapshot's",
@@ -70,7 +70,7 @@ def failure_text(entry: EvalEntry) -> str:
 
 def prompt_line(entry: EvalEntry) -> str:
     """Which prompt ran, on which model."""
-    source = _SOURCES.get(entry.prompt_source, "unknown")
+    source = SOURCES.get(entry.prompt_source, "unknown")
     fingerprint = entry.prompt_fingerprint or "unknown (no model call was seen)"
     return f"prompt: {source}, fingerprint {fingerprint}; model: {printable(entry.model or 'unknown')}"
 
