@@ -338,9 +338,12 @@ def test_an_app_without_lifespan_leaves_nothing_open(base: str, blocking: bool) 
     asynchronous, plain = _functions(lambda reply: reply.text, {})
     app = task_app(rows=["row"], run=plain if blocking else asynchronous, score=lambda row, answer: 1)
     caller = TaskCaller(app, lifespan=False)
+    before = set(threading.enumerate())
     for _ in range(2):
         assert caller.rollout(policy={"inference_url": base}).status_code == 200
     gc.collect()  # would warn of a session that is still open
     assert [
-        thread.name for thread in threading.enumerate() if thread.name.startswith(("synth", "asyncio"))
+        thread.name
+        for thread in set(threading.enumerate()) - before
+        if thread.name.startswith(("synth", "asyncio"))
     ] == []
