@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pytest_synth._serving import monotonic
 from pytest_synth.errors import TunnelError
 from pytest_synth.tunnels.output import bad_token, explain_exit, last_words, token_is_refused
-from pytest_synth.tunnels.probe import Resolve, ask_health, get_local
+from pytest_synth.tunnels.probe import UP, Resolve, ask_health, get_local
 from pytest_synth.tunnels.process import CloudflaredProcess
 from pytest_synth.tunnels.source import Launch, Source
 from pytest_synth.tunnels.tunnel import Tunnel
@@ -185,7 +185,10 @@ class CloudflaredTunnel(Tunnel):
             try:
                 self._process = CloudflaredProcess(self._binary, launch.arguments, launch.token)
             except OSError as error:
-                raise TunnelError(f"cannot run cloudflared at {self._binary!r}: {error}") from error
+                raise TunnelError(
+                    f"cannot run cloudflared at {self._binary!r}: {error}; "
+                    "set SYNTH_CLOUDFLARED to one that runs on this machine"
+                ) from error
             return self._process
 
     def _stop_process(self) -> None:
@@ -229,11 +232,21 @@ class CloudflaredTunnel(Tunnel):
             self._pause(process, self._timings.probe_s)
 
     def _look_at_home(self) -> str:
+        """Say what the task app answers without the tunnel, and what to do."""
         here = f"http://127.0.0.1:{self.port}/health"
         answer = get_local(self.port, "/health", {"X-API-Key": self._probe_key} if self._probe_key else {})
         if answer is None:
-            return f"nothing answers at {here} either: start the task app there"
-        return f"{here} answers {answer[0]}"
+            return f"nothing answers at {here} either; start the task app there"
+        status, body = answer
+        if status in UP:
+            remedy = "the task app is well, so try again, or use another tunnel"
+        elif status == 404:
+            remedy = "give the task app a /health route"
+        elif b"missing_environment_api_key" in body:
+            remedy = "set ENVIRONMENT_API_KEY for the task app"
+        else:
+            remedy = "look into the task app's log"
+        return f"{here} answers {status}; {remedy}"
 
     def _pause(self, process: CloudflaredProcess, seconds: float) -> None:
         """Wait; raises if cloudflared has ended or the tunnel is to be closed."""
@@ -294,7 +307,7 @@ class CloudflaredTunnel(Tunnel):
                 return
         raise TunnelError(
             f"the tunnel to 127.0.0.1:{self.port} has died for good, after {self._timings.restarts} "
-            f"restarts: {reason}"
+            f"restarts: {reason}; look at this machine's network, then start again"
         )
 
     def _say(self, text: str) -> None:

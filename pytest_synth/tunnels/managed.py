@@ -81,5 +81,7 @@ def text_of(answer: Mapping[str, Any], name: str, path: str) -> str:
     """
     value = answer.get(name)
     if not isinstance(value, str) or not value:
-        raise TunnelError(f"the backend answered POST {path} without a {name}; it gives no managed tunnel")
+        raise TunnelError(
+            f"the backend answered POST {path} without a {name}; use the tunnel cloudflare_quick"
+        )
     return value

@@ -167,7 +167,7 @@ def test_an_answer_without_a_field_names_the_field(
     with pytest.raises(TunnelError) as caught:
         managed(port, client, fake)
     assert str(caught.value) == (
-        f"the backend answered POST /api/v1/tunnels/rotate without a {name}; it gives no managed tunnel"
+        f"the backend answered POST /api/v1/tunnels/rotate without a {name}; use the tunnel cloudflare_quick"
     )
 
 

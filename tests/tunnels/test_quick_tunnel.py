@@ -30,24 +30,57 @@ FAST = Timings(
 )
 
 
-def quick(port: int, fake: FakeCloudflared, timings: Timings = FAST, **options: Any) -> Tunnel:
-    return open_tunnel(
-        port, "cloudflare_quick", probe_key=KEY, resolve=fake.resolve, timings=timings, **options
-    )
-
-
-def refusal(port: int, fake: FakeCloudflared, run: Run, timings: Timings = FAST) -> str:
-    fake.order(run)
-    with pytest.raises(TunnelError) as caught:
-        quick(port, fake, timings)
-    return str(caught.value)
-
-
 def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline, "waited 20 s in vain"
         time.sleep(0.005)
+
+
+class Clock:
+    """A clock that stands still until it is moved; it counts how often it was read."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.reads = 0
+
+    def __call__(self) -> float:
+        self.reads += 1
+        return self.now
+
+    def wait_for_looks(self) -> None:
+        """Wait until the keeper has read it a few times more: once for each look at cloudflared."""
+        seen = self.reads
+        wait_for(lambda: self.reads > seen + 2)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("pytest_synth.tunnels.keeper.monotonic", clock)
+    return clock
+
+
+def quick(port: int, fake: FakeCloudflared, timings: Timings = FAST, **options: Any) -> Tunnel:
+    options = {"probe_key": KEY, "resolve": fake.resolve} | options
+    return open_tunnel(port, "cloudflare_quick", timings=timings, **options)
+
+
+def refusal(port: int, fake: FakeCloudflared, run: Run, timings: Timings = FAST, **options: Any) -> str:
+    fake.order(run)
+    with pytest.raises(TunnelError) as caught:
+        quick(port, fake, timings, **options)
+    return str(caught.value)
+
+
+def refusal_by_the_probe(port: int, fake: FakeCloudflared, clock: Clock) -> str:
+    """Let the time be up when the public URL is asked for the first time."""
+
+    def resolve(host: str, number: int) -> list[tuple[str, int]]:
+        clock.now += FAST.ready_s + 1
+        return fake.resolve(host, number)
+
+    return refusal(port, fake, Run(), resolve=resolve)
 
 
 @pytest.mark.parametrize("log", ["text", "json"])
@@ -156,9 +189,9 @@ def test_no_name_in_time_is_told(port: int, fake: FakeCloudflared) -> None:
 
 
 def test_no_connection_in_time_is_told(port: int, fake: FakeCloudflared) -> None:
-    words = refusal(port, fake, Run(fault="unreachable", log="json"), replace(FAST, ready_s=1))
+    words = refusal(port, fake, Run(fault="unreachable", log="json"), replace(FAST, ready_s=2))
     assert words == (
-        "cloudflared has no connection to Cloudflare after 1 s; its last line was 'Unable to establish "
+        "cloudflared has no connection to Cloudflare after 2 s; its last line was 'Unable to establish "
         "connection with Cloudflare edge failed to dial to edge'; "
         "it needs outgoing UDP or TCP to port 7844: look at the firewall"
     )
@@ -185,14 +218,54 @@ def test_a_name_that_is_not_in_the_dns_yet_is_waited_for(port: int, fake: FakeCl
     assert asked == ["calm-words-fit-well.trycloudflare.com"] * 4
 
 
-def test_bad_gateway_is_never_taken_for_an_answer(fake: FakeCloudflared) -> None:
+def test_bad_gateway_is_never_taken_for_an_answer(fake: FakeCloudflared, clock: Clock) -> None:
     with ServerThread(TaskApp()) as server:
         dead_port = server.port
-    words = refusal(dead_port, fake, Run(), replace(FAST, ready_s=1))
+    words = refusal_by_the_probe(dead_port, fake, clock)
     assert words == (
-        "the task app does not answer at https://calm-words-fit-well.trycloudflare.com/health after 1 s: "
-        f"it answered 502; nothing answers at http://127.0.0.1:{dead_port}/health either: "
+        "the task app does not answer at https://calm-words-fit-well.trycloudflare.com/health after 10 s: "
+        f"it answered 502; nothing answers at http://127.0.0.1:{dead_port}/health either; "
         "start the task app there"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (404, b"", "answers 404; give the task app a /health route"),
+        (500, b"", "answers 500; look into the task app's log"),
+        (
+            503,
+            b'{"code": "missing_environment_api_key"}',
+            "answers 503; set ENVIRONMENT_API_KEY for the task app",
+        ),
+    ],
+)
+def test_what_the_app_itself_answers_says_what_to_do(
+    fake: FakeCloudflared, clock: Clock, status: int, body: bytes, words: str
+) -> None:
+    async def unwell(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body", "body": body})
+
+    with ServerThread(unwell) as server:
+        shown = refusal_by_the_probe(server.port, fake, clock)
+    assert shown.endswith(f"it answered {status}; http://127.0.0.1:{server.port}/health {words}")
+
+
+def test_a_binary_that_cannot_be_run_is_named(
+    port: int, fake: FakeCloudflared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(8, "Exec format error")
+
+    monkeypatch.setattr("pytest_synth.tunnels.keeper.CloudflaredProcess", refuse)
+    with pytest.raises(TunnelError) as caught:
+        quick(port, fake)
+    assert str(caught.value) == (
+        f"cannot run cloudflared at {str(fake.path)!r}: [Errno 8] Exec format error; "
+        "set SYNTH_CLOUDFLARED to one that runs on this machine"
     )
 
 
@@ -205,12 +278,15 @@ def test_an_app_that_refuses_the_key_is_up(port: int, fake: FakeCloudflared, app
 
 
 def test_a_certificate_that_nobody_signed_is_refused(
-    port: int, fake: FakeCloudflared, app: TaskApp, monkeypatch: pytest.MonkeyPatch
+    port: int, fake: FakeCloudflared, app: TaskApp, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
-    words = refusal(port, fake, Run(), replace(FAST, ready_s=1))
+    words = refusal_by_the_probe(port, fake, clock)
     assert "its certificate is not trusted (" in words
-    assert f"http://127.0.0.1:{port}/health answers 200" in words
+    assert words.endswith(
+        f"http://127.0.0.1:{port}/health answers 200; "
+        "the task app is well, so try again, or use another tunnel"
+    )
     assert app.keys == [KEY], "only the look at home reached the task app"
 
 
@@ -252,28 +328,9 @@ def test_a_dead_cloudflared_is_restarted_under_a_new_url(port: int, fake: FakeCl
     )
 
 
-class Clock:
-    """A clock that stands still until it is moved; it counts how often it was read."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.reads = 0
-
-    def __call__(self) -> float:
-        self.reads += 1
-        return self.now
-
-    def wait_for_looks(self) -> None:
-        """Wait until the keeper has read it a few times more: once for each look at cloudflared."""
-        seen = self.reads
-        wait_for(lambda: self.reads > seen + 2)
-
-
 def test_only_a_connection_lost_for_long_in_one_piece_leads_to_a_restart(
-    port: int, fake: FakeCloudflared, monkeypatch: pytest.MonkeyPatch
+    port: int, fake: FakeCloudflared, clock: Clock
 ) -> None:
-    clock = Clock()
-    monkeypatch.setattr("pytest_synth.tunnels.keeper.monotonic", clock)
     said: list[str] = []
     with quick(port, fake, replace(FAST, outage_s=30), progress=said.append) as tunnel:
         [start] = fake.starts()
@@ -304,7 +361,8 @@ def test_after_three_restarts_the_tunnel_gives_up(port: int, fake: FakeCloudflar
             f"the tunnel to 127.0.0.1:{port} has died for good, after 3 restarts: "
             "cloudflared ended at its start with exit code 2; its last line was 'panic: runtime error: "
             "invalid memory address or nil pointer dereference'; "
-            "run `cloudflared tunnel --url http://127.0.0.1:8000` by hand to see more"
+            "run `cloudflared tunnel --url http://127.0.0.1:8000` by hand to see more; "
+            "look at this machine's network, then start again"
         )
     assert len(fake.starts()) == 4
 
