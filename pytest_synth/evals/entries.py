@@ -10,6 +10,7 @@ from pytest_synth.evals.baselines import read_baseline, write_baseline
 from pytest_synth.evals.descriptions import Fingerprints
 from pytest_synth.gates import Baseline, Comparison, Conditions, Observation, Verdict, judge, observe
 from pytest_synth.report import BaselineEntry, EvalEntry, MetricLimit, Rule, SeedChange
+from pytest_synth.report.entries import Outcome
 
 if TYPE_CHECKING:
     from pytest_synth.client import EvalResult
@@ -60,7 +61,7 @@ def make_entry(
     costs = [row.cost_usd for row in rows]
     entry = EvalEntry(
         node_id=name,
-        outcome=verdict.outcome,
+        outcome=_outcome(verdict, spec),
         gate_text=verdict.text,
         gate_details=verdict.details,
         rule=_rule(spec),
@@ -83,6 +84,11 @@ def make_entry(
         rows=rows,
     )
     return verdict, entry
+
+
+def _outcome(verdict: Verdict, spec: EvalSpec) -> Outcome:
+    """A gate that demands nothing beyond rewards has measured, and not passed."""
+    return "measured" if verdict.passed and not spec.has_criterion else verdict.outcome
 
 
 def _update(file: Path, observations: tuple[Observation, ...], conditions: Conditions) -> Baseline | None:

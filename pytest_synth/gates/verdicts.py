@@ -157,10 +157,10 @@ def _text(
     rule: GateRule,
 ) -> str:
     present = [o for o in outcomes if o.reason is None]
-    told = "; ".join(check.text for check in checks if check.outcome == outcome)
-    if not checks:
-        told = f"no criterion; mean reward {wording.number(value)} over {_seeds(present)}"
-    text = f"gate {outcome}: {told}"
+    if checks:
+        text = f"gate {outcome}: " + "; ".join(c.text for c in checks if c.outcome == outcome)
+    else:
+        text = f"no criterion: mean reward {wording.number(value)} over {_seeds(present)}"
     lowest = wording.lowest(present, with_split=_needs_split(outcomes))
     if outcome == "failed" and lowest:
         text += f"; lowest: {lowest}"

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
     from pytest_synth.evals.settings import Settings
 
-_MARKUP = {"passed": "green", "failed": "red", "incomplete": "red"}
+_MARKUP = {
+    "passed": "green",
+    "failed": "red",
+    "incomplete": "red",
+    "failed (expected)": "yellow",
+    "incomplete (expected)": "yellow",
+}
 
 
 def header_line(settings: Settings, evals: int) -> str:

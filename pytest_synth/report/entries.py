@@ -5,6 +5,7 @@ Models forbid unknown fields: a report is read by the version that wrote it, or 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,7 +13,10 @@ from pydantic import BaseModel, ConfigDict
 
 from pytest_synth.contracts.evals import EvalRow, PromptMessage, PromptSource
 
-Outcome = Literal["passed", "failed", "incomplete"]
+Outcome = Literal["passed", "measured", "failed", "incomplete"]
+"""What a gate says; "measured": every reward is there, and nothing was demanded of them."""
+
+OUTCOMES: tuple[Outcome, ...] = ("passed", "measured", "failed", "incomplete")
 Interval = tuple[float, float]
 
 
@@ -95,6 +99,8 @@ class EvalEntry(_Entry):
     node_id: str
     """Of the test; with a suffix where one test ran several evals."""
     outcome: Outcome
+    expected_failure: bool = False
+    """The test is marked as an expected failure, and has failed as expected."""
     gate_text: str
     """The verdict in words: one line."""
     gate_details: tuple[str, ...] = ()
@@ -139,6 +145,16 @@ class EvalEntry(_Entry):
     """One for each rollout, in any order."""
     calls: tuple[RolloutCalls, ...] = ()
     """Model calls of rollouts that failed, as far as they are known."""
+
+    @property
+    def told_outcome(self) -> str:
+        """The outcome as reports tell it: an expected failure does not read as a plain one."""
+        return f"{self.outcome} (expected)" if self.expected_failure else self.outcome
+
+    @property
+    def is_red(self) -> bool:
+        """Whether somebody has to look at it."""
+        return self.outcome in ("failed", "incomplete") and not self.expected_failure
 
     @property
     def rollouts_per_s(self) -> float | None:
@@ -205,11 +221,10 @@ class RunReport(_Entry):
 
 
 def outcome_counts(evals: Sequence[EvalEntry]) -> str:
-    """`2 passed, 1 failed`."""
-    counted = [
-        (sum(e.outcome == outcome for e in evals), outcome) for outcome in ("passed", "failed", "incomplete")
-    ]
-    return ", ".join(f"{n} {outcome}" for n, outcome in counted if n)
+    """`2 passed, 1 failed, 1 failed (expected)`."""
+    counted = Counter(entry.told_outcome for entry in evals)
+    told = [name for outcome in OUTCOMES for name in (outcome, f"{outcome} (expected)")]
+    return ", ".join(f"{counted[name]} {name}" for name in told if name in counted)
 
 
 def total_cost(evals: Sequence[EvalEntry]) -> float | None:

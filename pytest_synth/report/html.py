@@ -122,7 +122,7 @@ def _gate_row(entry: EvalEntry, n: int) -> Markup:
     )
     cells = [
         element("th", element("a", name_of(entry), href=f"#eval-{n}"), scope="row"),
-        element("td", badge(entry.outcome)),
+        element("td", badge(entry)),
         _number("Reward", told),
         element("td", plot),
         _number("Min", "" if entry.threshold is None else f"{entry.threshold:.2f}"),

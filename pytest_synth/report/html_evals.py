@@ -23,7 +23,7 @@ from pytest_synth.report.svg import histogram, number
 from pytest_synth.report.terminal import SOURCES
 from pytest_synth.report.text import count, dollars, one_line, rate, seed_list
 
-_SEEDS_IN_FULL = {"passed": 5, "failed": 50, "incomplete": 50}
+_SEEDS_IN_FULL = {"passed": 5, "measured": 5, "failed": 50, "incomplete": 50}
 _REASONS_SHOWN = 20
 _TOTAL_IN_TABLES = 200_000  # characters of queries, answers and expectations in all tables
 _TOTAL_IN_FULL = 150_000  # characters of what is told of single seeds, with their model calls
@@ -72,8 +72,12 @@ def fair_share(lengths: Sequence[int], room: int) -> int:
     return room
 
 
-def badge(outcome: str) -> Markup:
-    return element("span", outcome, class_=f"badge {outcome}")
+def badge(entry: EvalEntry) -> Markup:
+    return element("span", entry.told_outcome, class_=f"badge {_look(entry)}")
+
+
+def _look(entry: EvalEntry) -> str:
+    return "expected" if entry.expected_failure else entry.outcome
 
 
 def name_of(entry: EvalEntry) -> str:
@@ -88,8 +92,8 @@ def eval_section(entry: EvalEntry, id_: str, sizes: TextSizes, same_prompt_in: s
     """
     return element(
         "section",
-        element("h2", name_of(entry), " ", badge(entry.outcome), id=id_),
-        element("p", one_line(entry.gate_text, 2000), class_=f"verdict {entry.outcome}"),
+        element("h2", name_of(entry), " ", badge(entry), id=id_),
+        element("p", one_line(entry.gate_text, 2000), class_=f"verdict {_look(entry)}"),
         element("ul", [element("li", one_line(line, 500)) for line in entry.gate_details], class_="plain")
         if entry.gate_details
         else None,

@@ -17,7 +17,8 @@ from pytest_synth.report.seeds import SeedRows, answer_of, missing_seeds, worst_
 from pytest_synth.report.terminal import prompt_line
 from pytest_synth.report.text import count, dollars, one_line, seed_list
 
-_MARKS = {"passed": "✅", "failed": "❌", "incomplete": "⚠️"}
+_MARKS = {"passed": "✅", "measured": "📏", "failed": "❌", "incomplete": "⚠️"}
+_EXPECTED = "☑️"
 _IN_TABLE = 500  # evals
 _IN_FULL = 50  # evals that have not passed
 _WORST_SHOWN = 5
@@ -31,7 +32,7 @@ def to_markdown(report: RunReport) -> str:
     lines = [f"### pytest-synth: {outcome_counts(report.evals) or 'no evals'}", ""]
     if report.evals:
         lines += _table(report.evals)
-    red = [entry for entry in report.evals if entry.outcome != "passed"]
+    red = [entry for entry in report.evals if entry.is_red]
     for entry in red[:_IN_FULL]:
         lines += _failure(entry)
     if len(red) > _IN_FULL:
@@ -73,6 +74,10 @@ def _table(evals: Sequence[EvalEntry]) -> list[str]:
     return [*lines, "; ".join(parts), ""]
 
 
+def _mark(entry: EvalEntry) -> str:
+    return _EXPECTED if entry.expected_failure else _MARKS[entry.outcome]
+
+
 def _row(entry: EvalEntry) -> str:
     reward = "" if entry.mean_reward is None else f"{entry.mean_reward:.2f}"
     if entry.interval is not None:
@@ -81,7 +86,7 @@ def _row(entry: EvalEntry) -> str:
         reward = f"at most {entry.at_most:.2f}"
     threshold = "" if entry.threshold is None else f"{entry.threshold:.2f}"
     return (
-        f"| {code(entry.node_id, 300)} | {_MARKS[entry.outcome]} {entry.outcome} | {reward} | {threshold} "
+        f"| {code(entry.node_id, 300)} | {_mark(entry)} {entry.told_outcome} | {reward} | {threshold} "
         f"| {entry.seeds_done}/{entry.seeds_asked} | {dollars(entry.cost_usd)} |"
     )
 
@@ -90,7 +95,7 @@ def _failure(entry: EvalEntry) -> list[str]:
     # A line that opens a block is HTML to its end: entities there, and no backslashes.
     name = html.escape(one_line(entry.node_id, 300))
     blocks = [
-        [f"<details><summary>{_MARKS[entry.outcome]} <code>{name}</code></summary>"],
+        [f"<details><summary>{_mark(entry)} <code>{name}</code></summary>"],
         [code(entry.gate_text, 1000)],
         [f"- {code(line, 300)}" for line in entry.gate_details],
         _worst(entry),

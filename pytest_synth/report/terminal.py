@@ -83,7 +83,7 @@ def _cells(entry: EvalEntry) -> tuple[str, ...]:
         f"{entry.seeds_done}/{entry.seeds_asked}",
         rate(entry.rollouts_per_s),
         sparkline([s.reward for s in seeds_of(entry.rows) if s.reward is not None]),
-        entry.outcome,
+        entry.told_outcome,
     )
 
 

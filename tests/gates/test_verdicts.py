@@ -104,7 +104,7 @@ def test_no_seed_at_all_is_incomplete() -> None:
 
 def test_without_a_criterion_the_rewards_are_told_and_missing_ones_still_count() -> None:
     assert judge(rewards(0.2, 0.4), GateRule()).text == (
-        "gate passed: no criterion; mean reward 0.30 over 2 seeds"
+        "no criterion: mean reward 0.30 over 2 seeds"
     )
     assert judge(rewards(0.2, None), GateRule()).outcome == "incomplete"
 

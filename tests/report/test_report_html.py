@@ -10,7 +10,7 @@ import pytest
 from fakes.entries import replace
 from fakes.reports import whole_run
 
-from pytest_synth.report import RunReport
+from pytest_synth.report import EvalEntry, RunReport
 from pytest_synth.report.html import to_html
 
 HOSTILE = (
@@ -176,3 +176,10 @@ def test_text_has_the_contrast_that_wcag_aa_asks_for(scheme: int, text: str, bac
         for block in re.findall(r":root \{(.*?)\}", style, re.S)
     ]
     assert contrast(colors[scheme][text], colors[scheme][background]) >= 4.5
+
+
+def test_an_expected_failure_has_a_look_of_its_own() -> None:
+    entry = EvalEntry(node_id="a", outcome="failed", gate_text="gate failed", expected_failure=True)
+    page = to_html(RunReport(evals=(entry,)))
+    assert '<span class="badge expected">failed (expected)</span>' in page
+    assert "badge failed" not in page.split("<body>")[1]

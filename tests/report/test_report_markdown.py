@@ -85,3 +85,11 @@ def test_unknown_costs_are_said_to_be_unknown_and_replays_are_told() -> None:
 
 def test_a_run_without_evals_says_so() -> None:
     assert to_markdown(RunReport()) == "### pytest-synth: no evals\n"
+
+
+def test_an_expected_failure_is_marked_as_such_and_not_told_among_the_failures() -> None:
+    entry = EvalEntry(node_id="a", outcome="failed", gate_text="gate failed", expected_failure=True)
+    text = to_markdown(RunReport(evals=(entry, replace(entry, outcome="measured", expected_failure=False))))
+    assert "| ☑️ failed (expected) |" in text
+    assert "| 📏 measured |" in text
+    assert "<details>" not in text

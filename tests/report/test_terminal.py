@@ -100,6 +100,15 @@ def test_an_eval_without_limit_or_time_shows_a_dash() -> None:
     assert line == "tests/test_intents.py::test_refunds    0.87    -  200/200      -            passed"
 
 
+def test_an_expected_failure_and_a_mere_measurement_do_not_read_as_failure_and_success() -> None:
+    entries = [replace(BAD, expected_failure=True), replace(GOOD, outcome="measured"), BAD, GOOD]
+    lines = terminal_lines(entries, width=100)
+    assert [line.rsplit("  ", 1)[-1] for line in lines[1:5]] == [
+        "failed (expected)", "measured", "failed", "passed",
+    ]  # fmt: skip
+    assert lines[5].startswith("4 evals: 1 passed, 1 measured, 1 failed, 1 failed (expected);")
+
+
 def test_without_evals_there_is_no_summary() -> None:
     assert terminal_lines([], width=80) == []
 
