@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 PromptSource = Literal["app", "marker", "snapshot", "call"]
 """Whose prompt ran: the task app's own, the marker's, the stored snapshot's, or a call's argument."""
@@ -12,6 +12,14 @@ PromptSource = Literal["app", "marker", "snapshot", "call"]
 
 MAX_INTEGER = 2**53 - 1
 """The largest number that every JSON reader keeps exactly."""
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_whole), Field(strict=True, le=MAX_INTEGER)]
+"""An integer as JSON Schema has it: 5 and 5.0, but neither "5" nor true."""
 
 
 class PromptMessage(BaseModel):
@@ -29,12 +37,12 @@ class EvalExtensions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    samples: int = Field(default=1, ge=1)
+    samples: WholeNumber = Field(default=1, ge=1)
     prompt: list[PromptMessage] | None = Field(default=None, min_length=1)
     prompt_source: PromptSource | None = None
     run_id: str | None = None
     node_id: str | None = None
-    position: int = Field(default=0, ge=-MAX_INTEGER, le=MAX_INTEGER)
+    position: WholeNumber = Field(default=0, ge=-MAX_INTEGER)
     """Place of the test in its run; lower places are served first."""
 
 
@@ -50,14 +58,14 @@ class EvalSubmit(BaseModel):
     task_app_api_key: str | None = None
     app_id: str | None = None
     env_name: str | None = None
-    seeds: list[Annotated[int, Field(strict=True, ge=0, le=MAX_INTEGER)]] = Field(min_length=1)
+    seeds: list[Annotated[WholeNumber, Field(ge=0)]] = Field(min_length=1)
     policy: dict[str, Any] = Field(default_factory=dict)
     env_config: dict[str, Any] = Field(default_factory=dict)
     verifier_config: dict[str, Any] | None = None
-    max_concurrent: int = Field(default=5, ge=1)
+    max_concurrent: WholeNumber = Field(default=5, ge=1)
     timeout: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Seconds for one rollout."""
-    save_trace: bool = False
+    save_trace: bool = Field(default=False, strict=True)
     extensions: EvalExtensions | None = None
 
 

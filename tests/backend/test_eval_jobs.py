@@ -298,6 +298,9 @@ REFUSED_BODIES = [
     pytest.param({"task_app_url": "ftp://x"}, "task_app_url", "match pattern", id="not http"),
     pytest.param({"seeds": []}, "seeds", "at least 1 item", id="no seeds"),
     pytest.param({"seeds": ["a"]}, "seeds.0", "valid integer", id="seed is text"),
+    pytest.param({"seeds": [True]}, "seeds.0", "valid integer", id="seed is a truth value"),
+    pytest.param({"seeds": [1.5]}, "seeds.0", "valid integer", id="seed is a fraction"),
+    pytest.param({"save_trace": 1}, "save_trace", "valid boolean", id="truth value is a number"),
     pytest.param({"seeds": [-1]}, "seeds.0", "greater than or equal to 0", id="negative seed"),
     pytest.param({"max_concurrent": 0}, "max_concurrent", "greater than or equal to 1", id="no concurrency"),
     pytest.param({"timeout": 0}, "timeout", "greater than 0", id="no time"),
@@ -325,6 +328,15 @@ def test_a_bad_body_is_refused_by_the_field(api: Api, change: dict[str, Any], fi
     [found] = answer.json()["detail"]
     assert ".".join(map(str, found["loc"])) == f"body.{field}"
     assert said in found["msg"]
+
+
+def test_a_whole_number_with_a_point_is_a_seed(api: Api, serve: Serve) -> None:
+    app = RolloutApp()
+    body = {"task_app_url": serve(app), "task_app_api_key": "env-key-1", "seeds": [7.0]}
+    job_id = api.http.post("/api/eval/jobs", json={**body, "policy": {"provider": "offline"}}).json()[
+        "job_id"
+    ]
+    assert [row["seed"] for row in api.wait(job_id)["results"]] == [7]
 
 
 def test_a_refused_body_does_not_come_back_with_its_keys(api: Api) -> None:

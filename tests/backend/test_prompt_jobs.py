@@ -181,9 +181,15 @@ def test_overrides_are_applied_where_they_point(api: Api, serve: Serve) -> None:
 
 REFUSED = [
     pytest.param({}, "prompt_learning", "is missing", id="no section"),
-    pytest.param({"prompt_learning": 3}, "prompt_learning", "is not an object", id="section is no object"),
-    pytest.param({"config_body": []}, "config_body", "is not an object", id="config is no object"),
-    pytest.param({**search_body("http://x"), "metadata": 1}, "metadata", "is not an object", id="metadata"),
+    pytest.param({"prompt_learning": 3}, "prompt_learning", "valid dictionary", id="section is no object"),
+    pytest.param({"config_body": []}, "config_body", "valid dictionary", id="config is no object"),
+    pytest.param(
+        {"config_body": {"prompt_learning": [1]}},
+        "config_body.prompt_learning",
+        "is not an object",
+        id="section in config is no object",
+    ),
+    pytest.param({**search_body("http://x"), "metadata": 1}, "metadata", "valid dictionary", id="metadata"),
     pytest.param(
         {**search_body("http://x"), "auto_start": False}, "auto_start", "a job starts at once", id="later"
     ),

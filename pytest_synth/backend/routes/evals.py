@@ -40,7 +40,7 @@ EvalJobOf = Annotated[JobRecord, Depends(eval_job)]
 
 
 @router.post(
-    "/api/eval/jobs", status_code=201, responses={201: {"model": JobCreated}, **error_responses(422)}
+    "/api/eval/jobs", status_code=201, responses={201: {"model": JobCreated}, **error_responses(400, 422)}
 )
 async def submit(body: EvalSubmit, services: ServicesOf, tenant: TenantOf) -> Json:
     _refuse(body, is_local=tenant == services.tenants.local)

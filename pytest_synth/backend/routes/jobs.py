@@ -31,7 +31,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "one JSON event in each `data:` line"},
     **error_responses(404, 422),
 }
-CANCEL = {200: {"model": Cancelled}, **error_responses(404, 422)}
+CANCEL = {200: {"model": Cancelled}, **error_responses(400, 404, 422)}
 
 
 def any_job(job_id: str, services: ServicesOf, tenant: TenantOf) -> JobRecord:

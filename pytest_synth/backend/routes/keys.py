@@ -20,7 +20,7 @@ router = APIRouter(tags=["keys"])
 # Published clients join this path to a base URL that may end in a slash or in `/api`.
 @router.post("//api/demo/keys", include_in_schema=False)
 @router.post("/api/api/demo/keys", include_in_schema=False)
-@router.post("/api/demo/keys", responses={200: {"model": DemoKey}, **error_responses(403, 422)})
+@router.post("/api/demo/keys", responses={200: {"model": DemoKey}, **error_responses(400, 403, 422)})
 async def mint_demo_key(request: Request, services: ServicesOf, body: DemoKeyRequest | None = None) -> Json:
     """Mint a key that expires. Who has one can use the providers that this backend has keys for, so it is
     given to this machine only.

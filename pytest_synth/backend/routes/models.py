@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pytest_synth.contracts.evals import EvalRow
+from pytest_synth.contracts.evals import EvalRow, WholeNumber
 from pytest_synth.contracts.jobs import Event
 
 EvalState = Literal["pending", "running", "completed", "failed", "cancelled"]
@@ -37,7 +37,7 @@ class Cancelled(BaseModel):
 
 
 class DemoKeyRequest(BaseModel):
-    ttl_hours: int = Field(default=4, ge=1, le=24 * 30)
+    ttl_hours: WholeNumber = Field(default=4, ge=1, le=24 * 30)
 
 
 class DemoKey(BaseModel):
@@ -54,7 +54,7 @@ class PublicKey(BaseModel):
 
 
 class EnvKeyUpload(BaseModel):
-    name: str = Field(min_length=1, max_length=128)
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
     ciphertext_b64: str = Field(min_length=1)
 
 
@@ -126,6 +126,23 @@ class EventPage(BaseModel):
 
     events: list[Event]
     next_seq: int = Field(ge=0)
+
+
+class PromptSubmit(BaseModel):
+    """A job's config: the section `prompt_learning` (or `policy_optimization`), bare or in `config_body`.
+
+    `overrides` are values by dotted path into the section.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    algorithm: str | None = None
+    config_body: dict[str, Any] | None = None
+    prompt_learning: dict[str, Any] | None = None
+    policy_optimization: dict[str, Any] | None = None
+    overrides: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    auto_start: bool = Field(default=True, strict=True)
 
 
 PromptState = Literal["pending", "running", "succeeded", "failed", "cancelled"]

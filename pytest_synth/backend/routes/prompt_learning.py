@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, HTTPException
+from fastapi import APIRouter, Depends, HTTPException
 from starlette.responses import StreamingResponse
 
 from pytest_synth.backend.jobs import documents, prompt_documents
@@ -23,7 +23,14 @@ from pytest_synth.backend.routes.jobs import (
     event_page,
     event_stream,
 )
-from pytest_synth.backend.routes.models import CancelRequest, JobCreated, Metrics, PromptResults, PromptStatus
+from pytest_synth.backend.routes.models import (
+    CancelRequest,
+    JobCreated,
+    Metrics,
+    PromptResults,
+    PromptStatus,
+    PromptSubmit,
+)
 from pytest_synth.backend.routes.services import AUTHENTICATED, ServicesOf, TenantOf
 from pytest_synth.backend.store import JobRecord
 from pytest_synth.backend.store.uploads import is_header_text
@@ -49,17 +56,14 @@ PromptJobOf = Annotated[JobRecord, Depends(prompt_job)]
 AnyJobOf = Annotated[JobRecord, Depends(any_job)]
 
 
-async def submit(body: Annotated[dict[str, Any], Body()], services: ServicesOf, tenant: TenantOf) -> Json:
+async def submit(body: PromptSubmit, services: ServicesOf, tenant: TenantOf) -> Json:
     section = read_section(body)
-    metadata = body.get("metadata") or {}
-    if not isinstance(metadata, Mapping):
-        raise Refused("metadata", "is not an object")
-    if body.get("auto_start") is False:
+    if not body.auto_start:
         raise Refused("auto_start", "is false, but a job starts at once here; leave it out")
     try:
-        job = services.prompts.submit(tenant, section, metadata)
+        job = services.prompts.submit(tenant, section, body.metadata or {})
     except FieldsRefused as error:
-        raise Refused.all([(path, text) for path, text in error.problems]) from error
+        raise Refused.all(error.problems) from error
     return Json({"job_id": job.id, "id": job.id, "status": job.status.value}, status_code=201)
 
 
@@ -114,7 +118,7 @@ for prefix in PREFIXES:
         submit,
         methods=["POST"],
         status_code=201,
-        responses={201: {"model": JobCreated}, **error_responses(422)},
+        responses={201: {"model": JobCreated}, **error_responses(400, 422)},
     )
 for prefix in (*PREFIXES, *READ_PREFIXES):
     job_path, shown = prefix + "/{job_id}", prefix in PREFIXES
@@ -128,34 +132,27 @@ for prefix in (*PREFIXES, *READ_PREFIXES):
     )
 
 
-def read_section(body: Mapping[str, Any]) -> dict[str, Any]:
+def read_section(body: PromptSubmit) -> dict[str, Any]:
     """Find the config in a submit body, whole or bare, and apply its overrides.
 
     Raises:
         Refused: If there is none, or it cannot be read.
     """
-    root = body.get("config_body", body)
-    if not isinstance(root, Mapping):
-        raise Refused("config_body", "is not an object")
-    names = [name for name in _SECTIONS if name in root]
-    if not names:
+    root = body.model_dump() if body.config_body is None else body.config_body
+    name = next((name for name in _SECTIONS if root.get(name) is not None), None)
+    if name is None:
         raise Refused("prompt_learning", "is missing; the job's config stands in it")
-    section = root[names[0]]
-    if not isinstance(section, Mapping):
-        raise Refused(names[0], "is not an object")
-    overrides = body.get("overrides") or {}
-    if not isinstance(overrides, Mapping):
-        raise Refused("overrides", "is not an object of dotted paths")
-    whole = dict(section)
-    for path, value in overrides.items():
-        _override(whole, str(path).removeprefix(f"{names[0]}.").split("."), value, str(path))
-    algorithm = body.get("algorithm")
-    if algorithm is not None and whole.setdefault("algorithm", algorithm) != algorithm:
-        raise Refused("algorithm", f"is {algorithm!r}, but {names[0]}.algorithm is another")
-    key = whole.get("task_app_api_key")
+    if not isinstance(root[name], Mapping):
+        raise Refused(f"config_body.{name}", "is not an object")
+    section = dict(root[name])
+    for path, value in (body.overrides or {}).items():
+        _override(section, path.removeprefix(f"{name}.").split("."), value, path)
+    if body.algorithm is not None and section.setdefault("algorithm", body.algorithm) != body.algorithm:
+        raise Refused("algorithm", f"is {body.algorithm!r}, but {name}.algorithm is another")
+    key = section.get("task_app_api_key")
     if key is not None and not (isinstance(key, str) and is_header_text(key)):
-        raise Refused(f"{names[0]}.task_app_api_key", "is empty, or no text that a header can carry")
-    return whole
+        raise Refused(f"{name}.task_app_api_key", "is empty, or no text that a header can carry")
+    return section
 
 
 def _override(section: dict[str, Any], path: list[str], value: object, shown: str) -> None:
