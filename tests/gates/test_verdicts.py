@@ -103,9 +103,7 @@ def test_no_seed_at_all_is_incomplete() -> None:
 
 
 def test_without_a_criterion_the_rewards_are_told_and_missing_ones_still_count() -> None:
-    assert judge(rewards(0.2, 0.4), GateRule()).text == (
-        "no criterion: mean reward 0.30 over 2 seeds"
-    )
+    assert judge(rewards(0.2, 0.4), GateRule()).text == ("no criterion: mean reward 0.30 over 2 seeds")
     assert judge(rewards(0.2, None), GateRule()).outcome == "incomplete"
 
 
@@ -131,6 +129,11 @@ def test_the_edge_of_the_limit_is_exact(values: list[float], limit: float, outco
 def test_a_mean_just_below_the_limit_is_shown_with_the_digits_that_tell() -> None:
     text = judge(rewards(*[1.0] * 7999, *[0.0] * 2001), AT_80).text
     assert "mean reward 0.7999 over 10,000 seeds is below min_reward 0.80;" in text
+
+
+def test_no_more_digits_are_shown_than_tell() -> None:
+    text = judge(rewards(1.0, 1.0, 0.0), GateRule(min_reward=0.67)).text
+    assert "mean reward 0.667 over 3 seeds is below min_reward 0.67;" in text
 
 
 def test_a_limit_is_shown_as_it_was_written() -> None:

@@ -141,6 +141,11 @@ def test_failure_shows_gate_worst_seeds_missing_seeds_and_which_prompt_ran() -> 
     ]
 
 
+def test_a_reward_with_an_error_beside_it_is_shown_as_missing() -> None:
+    text = failure_text(replace(BAD, rows=[row(3, 1.0, error="prompt not applied")]))
+    assert "  seed 3: prompt not applied" in text.splitlines()
+
+
 def test_failure_shows_at_most_five_seeds_each_with_shortened_values() -> None:
     rows = [row(n, 0.0, query="long " * 1000, answer="x" * 5000) for n in range(50)]
     lines = failure_text(replace(BAD, rows=rows)).splitlines()
