@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from pathlib import Path
 
 from pytest_synth.errors import ConfigError
+from pytest_synth.evals.files import write_whole
 from pytest_synth.gates import Baseline
 
 FOLDER = "__synth__"
@@ -58,15 +57,6 @@ def write_baseline(file: Path, baseline: Baseline) -> None:
         ConfigError: If it cannot be written; the old file is still there.
     """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem[:40]}-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as temporary:
-                temporary.write(baseline.to_text())
-            Path(name).chmod(0o644)
-            Path(name).replace(file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(file, baseline.to_text())
     except OSError as error:
         raise ConfigError(f"cannot write the baseline {str(file)!r}: {error.strerror or error}") from error

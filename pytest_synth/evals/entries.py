@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_synth.evals.baselines import read_baseline, write_baseline
 from pytest_synth.evals.descriptions import Fingerprints
-from pytest_synth.gates import Baseline, Comparison, Conditions, Observation, Verdict, judge, observe
+from pytest_synth.gates import (
+    Baseline,
+    Comparison,
+    Conditions,
+    GateRule,
+    Observation,
+    Verdict,
+    judge,
+    observe,
+)
 from pytest_synth.report import BaselineEntry, EvalEntry, MetricLimit, Rule, SeedChange
-from pytest_synth.report.entries import Outcome
 
 if TYPE_CHECKING:
     from pytest_synth.client import EvalResult
     from pytest_synth.contracts.evals import EvalRow
     from pytest_synth.evals.jobs import Request
     from pytest_synth.evals.settings import Settings
-    from pytest_synth.evals.spec import EvalSpec
     from pytest_synth.gates import Change
 
 NO_FINGERPRINTS = Fingerprints()
@@ -61,19 +68,8 @@ def make_entry(
     costs = [row.cost_usd for row in rows]
     entry = EvalEntry(
         node_id=name,
-        outcome=_outcome(verdict, spec),
-        gate_text=verdict.text,
-        gate_details=verdict.details,
-        rule=_rule(spec),
-        mean_reward=verdict.mean,
-        at_most=verdict.at_most,
-        interval=verdict.interval,
-        lower_bound=verdict.lower_bound,
-        threshold=verdict.threshold,
-        baseline=None if verdict.comparison is None else _comparison(verdict.comparison),
-        seeds_asked=verdict.n_asked,
-        seeds_done=verdict.n_seeds,
-        seeds_not_run=verdict.n_not_run,
+        **verdict_fields(verdict, spec.rule),
+        rule=rule_entry(spec.rule),
         rollouts=sum(row.latency_ms is not None for row in rows),
         duration_s=_duration_s(result),
         tokens=sum(row.tokens for row in rows),
@@ -86,9 +82,25 @@ def make_entry(
     return verdict, entry
 
 
-def _outcome(verdict: Verdict, spec: EvalSpec) -> Outcome:
-    """A gate that demands nothing beyond rewards has measured, and not passed."""
-    return "measured" if verdict.passed and not spec.has_criterion else verdict.outcome
+def verdict_fields(verdict: Verdict, rule: GateRule) -> dict[str, Any]:
+    """The fields of an entry that a verdict gives.
+
+    A gate that demands nothing beyond rewards has measured, and not passed.
+    """
+    return {
+        "outcome": "measured" if verdict.passed and not rule.has_criterion else verdict.outcome,
+        "gate_text": verdict.text,
+        "gate_details": verdict.details,
+        "mean_reward": verdict.mean,
+        "at_most": verdict.at_most,
+        "interval": verdict.interval,
+        "lower_bound": verdict.lower_bound,
+        "threshold": verdict.threshold,
+        "baseline": None if verdict.comparison is None else _comparison(verdict.comparison),
+        "seeds_asked": verdict.n_asked,
+        "seeds_done": verdict.n_seeds,
+        "seeds_not_run": verdict.n_not_run,
+    }
 
 
 def _update(file: Path, observations: tuple[Observation, ...], conditions: Conditions) -> Baseline | None:
@@ -114,14 +126,15 @@ def _rows(request: Request, result: EvalResult) -> tuple[EvalRow, ...]:
     )
 
 
-def _rule(spec: EvalSpec) -> Rule:
+def rule_entry(rule: GateRule) -> Rule:
+    """A gate's demands as they stand in reports."""
     return Rule(
-        rule=spec.gate,
-        min_reward=spec.min_reward,
-        max_regression=spec.max_regression,
-        confidence=spec.confidence,
-        allow_missing=spec.allow_missing,
-        metrics=tuple(MetricLimit(name=m.name, relation=m.relation, limit=m.limit) for m in spec.metrics),
+        rule=rule.rule,
+        min_reward=rule.min_reward,
+        max_regression=rule.max_regression,
+        confidence=rule.confidence,
+        allow_missing=rule.allow_missing,
+        metrics=tuple(MetricLimit(name=m.name, relation=m.relation, limit=m.limit) for m in rule.metrics),
     )
 
 
