@@ -6,13 +6,19 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pytest_synth.errors import ConfigError
+from pytest_synth.prompt_files import (
+    ROLES,
+    PromptRecord,
+    format_prompt_file,
+    is_prompt_file,
+    parse_prompt_file,
+)
 
-ROLES = ("system", "developer", "user", "assistant")
 HOLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")  # a `{wildcard}` in a pattern
 
 
@@ -103,22 +109,69 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+@dataclass(frozen=True)
+class StoredPrompt:
+    """A prompt with the record of where it came from, as a snapshot keeps it."""
+
+    prompt: Prompt
+    record: PromptRecord = field(default_factory=PromptRecord)
+
+    def to_text(self) -> str:
+        """Write it in the format of `prompt_files`.
+
+        Raises:
+            ConfigError: If it has no message, or a role or a text that cannot be stored.
+        """
+        Prompt.parse(self.prompt.to_wire())  # what could not be read again is not written
+        return format_prompt_file([(m.role, m.pattern) for m in self.prompt.messages], self.record)
+
+    @classmethod
+    def from_text(cls, text: str) -> StoredPrompt:
+        """Read what `to_text` wrote.
+
+        Raises:
+            ConfigError: If the text is anything else, or a message is empty.
+        """
+        messages, record = parse_prompt_file(text)
+        return cls(Prompt.parse([{"role": role, "pattern": pattern} for role, pattern in messages]), record)
+
+
 def load_prompt(path: str | Path) -> Prompt:
-    """Read a prompt from a text file: its whole text is the system message.
+    """Read a prompt from a file: a stored one, or a text that is the system message as a whole.
 
     Raises:
-        ConfigError: If the file cannot be read, is not UTF-8 or is empty; it names the file.
+        ConfigError: If the file cannot be read, is not UTF-8 or is empty, or is a stored prompt that
+            somebody has damaged; it names the file.
     """
     file = Path(path)
+    text = _read(file)
+    if is_prompt_file(text):
+        return load_stored_prompt(file).prompt
+    if not text.strip():
+        raise ConfigError(f"the prompt file {str(file)!r} is empty")
+    return Prompt((Message("system", text.replace("\r\n", "\n").replace("\r", "\n")),))
+
+
+def load_stored_prompt(file: Path) -> StoredPrompt:
+    """Read a stored prompt with its record.
+
+    Raises:
+        ConfigError: If the file cannot be read or is none; it names the file.
+    """
+    text = _read(file)
     try:
-        text = file.read_text(encoding="utf-8")
+        return StoredPrompt.from_text(text)
+    except ConfigError as error:
+        raise ConfigError(f"the stored prompt {str(file)!r} cannot be read: {error}") from error
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the prompt file {str(file)!r}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the prompt file {str(file)!r} is not UTF-8") from error
-    if not text.strip():
-        raise ConfigError(f"the prompt file {str(file)!r} is empty")
-    return Prompt((Message("system", text),))
 
 
 def _messages(values: Sequence[object]) -> tuple[Message, ...]:

@@ -14,7 +14,8 @@ ALLOWED = {
     "": {"client", "contracts", "localapi", "prompts", "tunnels", "backend", "plugin"},  # lazy
     "errors": set(),
     "_serving": set(),
-    "prompts": set(),
+    "prompt_files": set(),
+    "prompts": {"prompt_files"},
     "contracts": set(),
     "client": {"contracts", "prompts"},
     "localapi": {"contracts", "prompts"},
