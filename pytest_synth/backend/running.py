@@ -14,9 +14,10 @@ from typing import Self
 
 from pytest_synth._serving import ServerThread, bind_loopback
 from pytest_synth.backend.app import BackendApp
-from pytest_synth.backend.gateway import Gateway
+from pytest_synth.backend.gateway import Gateway, Relay
 from pytest_synth.backend.store import RootSecret, Store, Tenants
 from pytest_synth.errors import ConfigError
+from pytest_synth.prompts import Prompt
 
 _CUT_S = 1.0  # for jobs to let go of what they hold; they need milliseconds
 
@@ -96,6 +97,21 @@ class RunningBackend:
             stack.enter_context(server)
             stack.callback(self._app.cut, _CUT_S)
             self._stack = stack.pop_all()
+
+    async def open_relay(self, chat_url: str, *, prompt: Prompt | None, correlation_id: str) -> Relay:
+        """Let the model calls of another backend's rollout pass through this one's gateway.
+
+        Called, as the relay's `close` is, on any event loop but the backend's own.
+
+        Args:
+            chat_url: Where the other backend wants the rollout's chat completions.
+            prompt: Replaces the task app's own, as in our own rollouts.
+            correlation_id: The other backend's, for the URL that the task app gets.
+
+        Raises:
+            ConfigError: If `chat_url` is none.
+        """
+        return await Relay.open(self._app.gateway, chat_url, prompt=prompt, correlation_id=correlation_id)
 
     @property
     def is_alive(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pytest_synth.backend.gateway.budget import Budget
 from pytest_synth.backend.gateway.gateway import Gateway
+from pytest_synth.backend.gateway.open_relays import Relay, RelayUse
 from pytest_synth.backend.gateway.recorder import CassetteSummary, CassetteUse, RecordMode
 from pytest_synth.backend.gateway.refusals import CallRefused, PolicyRefused
 from pytest_synth.backend.gateway.rollouts import CallFailure, ModelCall, Rollout, RolloutSpec, RolloutUse
@@ -20,6 +21,8 @@ __all__ = [
     "Patience",
     "PolicyRefused",
     "RecordMode",
+    "Relay",
+    "RelayUse",
     "Rollout",
     "RolloutSpec",
     "RolloutUse",

@@ -105,11 +105,14 @@ class Caller:
             response = _offline(plan)
             note.answered(response)
             return _whole(plan, response)
+        there = None if live is None else live.relay
         try:
-            reach = access(plan.provider, self._environ)
+            reach = access(plan.provider, self._environ) if there is None else there.access
         except PolicyRefused as refused:
             raise CallRefused(422, str(refused), is_fatal=True) from refused
         call = self._outgoing(plan, reach, note)
+        if there is not None:
+            call = replace(call, url=there.url_of(plan.operation))
         note.spending = Spending(None if live is None else live.spec.budget, plan, call.body, self._prices)
         if plan.streams:
             stream = await self._upstream.stream(call, note.spending)

@@ -30,9 +30,11 @@ from pytest_synth.backend.gateway.recorder import (
     RecordMode,
 )
 from pytest_synth.backend.gateway.refusals import CallRefused, PolicyRefused
+from pytest_synth.backend.gateway.relays import THERE, RelayTarget, is_segment, passed_on
 from pytest_synth.backend.gateway.rollouts import LiveRollout, Rollout, RolloutSpec, RolloutUse
 from pytest_synth.backend.gateway.spending import unknown_price
 from pytest_synth.backend.gateway.upstream import Patience, Sleep, Upstream
+from pytest_synth.prompts import Prompt
 
 INFERENCE: Final = "/api/inference/v1/chat/completions"
 # Of a task app's headers, those that change what the provider does; all others stay here.
@@ -93,8 +95,10 @@ class Gateway:
         )
         self._live: dict[tuple[str, str], LiveRollout] = {}
         self._saving: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self) -> None:
+        self._loop = asyncio.get_running_loop()
         await self._upstream.open()
 
     async def shutdown(self) -> None:
@@ -108,6 +112,12 @@ class Gateway:
                 await self._saving
         await self._recorders.save()
         await self._upstream.close()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that it runs on, once started."""
+        assert self._loop is not None, "the gateway has not been started"
+        return self._loop
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -154,13 +164,35 @@ class Gateway:
         Raises:
             PolicyRefused: As `check_policy` does for provider, model, record mode and cassette.
         """
-        assert self.base_url, "base_url must be set before the first rollout"
         recorder, mode = self._recorder(spec.record_mode, spec.cassette)
         live = LiveRollout(
             spec=spec, target=resolve(spec.policy, self._providers), recorder=recorder, mode=mode
         )
+        return self._opened(live)
+
+    def open_relay(self, chat_url: str, *, prompt: Prompt | None, correlation_id: str) -> Rollout:
+        """Give a rollout of another backend a URL here; its calls go on to `chat_url`, with their headers.
+
+        Args:
+            chat_url: Where the other backend wants its chat completions; its other APIs are beside it.
+            correlation_id: The other backend's; it stands in the URL, where task apps look for it.
+
+        Raises:
+            ConfigError: If `chat_url` is none.
+        """
+        spec = RolloutSpec(
+            job_id="", tenant="", split=None, seed=0, sample=0, policy={}, prompt=prompt
+        )  # nothing that the other backend decides
+        return self._opened(
+            LiveRollout(spec=spec, target=THERE, relay=RelayTarget(chat_url)),
+            correlation_id if is_segment(correlation_id) else None,
+        )
+
+    def _opened(self, live: LiveRollout, correlation_id: str | None = None) -> Rollout:
+        assert self.base_url, "base_url must be set before the first rollout"
         # The pair is the only protection of the URL. Task apps look for the prefix `trace_`.
-        trial_id, correlation_id = f"trial_{secrets.token_hex(8)}", f"trace_{secrets.token_hex(16)}"
+        trial_id = f"trial_{secrets.token_hex(16)}"
+        correlation_id = correlation_id or f"trace_{secrets.token_hex(16)}"
         self._live[trial_id, correlation_id] = live
         url = f"{self.base_url.rstrip('/')}{PREFIX}/{trial_id}/{correlation_id}"
         return Rollout(trial_id, correlation_id, url)
@@ -236,7 +268,10 @@ class Gateway:
         return await self._respond(address.operation, request, live)
 
     async def _respond(self, operation: str, request: Request, live: LiveRollout | None) -> Response:
-        headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
+        if live is not None and live.relay is not None:
+            headers = passed_on(request.headers)
+        else:
+            headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
         dialect = DIALECTS[operation]
         try:
             answer = await self._run(operation, await request.body(), headers, live)

@@ -85,7 +85,8 @@ def plan_call(
     problem = dialect.refuse_body(body)
     if problem is not None:
         raise CallRefused(400, problem)
-    body = {name: value for name, value in body.items() if name != "thinking_budget"}
+    if live is None or live.relay is None:  # a field of the published client, for its own backend
+        body = {name: value for name, value in body.items() if name != "thinking_budget"}
     is_policy = True
     if live is None:
         target = _target_of(body, providers)

@@ -11,6 +11,7 @@ from pytest_synth.backend.gateway.budget import Budget
 from pytest_synth.backend.gateway.providers import Target
 from pytest_synth.backend.gateway.recorder import Recorder, RecordMode
 from pytest_synth.backend.gateway.refusals import CallRefused
+from pytest_synth.backend.gateway.relays import RelayTarget
 from pytest_synth.prompts import Message, Prompt
 
 SHORT: Final = 2048  # characters of query and answer that travel with a row
@@ -149,10 +150,15 @@ UNSEEN: Final = _Unseen()
 
 @dataclass
 class LiveRollout:
-    """State of an open rollout; touched on the backend's loop only."""
+    """State of an open rollout; touched on the backend's loop only.
+
+    Attributes:
+        relay: Where its calls go, for a rollout of another backend.
+    """
 
     spec: RolloutSpec
     target: Target
+    relay: RelayTarget | None = None
     recorder: Recorder | None = None
     mode: RecordMode = RecordMode.OFF
     calls: list[ModelCall] = field(default_factory=list)

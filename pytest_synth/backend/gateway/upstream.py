@@ -27,6 +27,8 @@ BACKOFF_S: Final = 0.5  # doubled at each further attempt, with jitter
 LONGEST_BACKOFF_S: Final = 30.0
 BYTES_PER_TOKEN: Final = 4  # roughly, for rate limits only
 _MASKED = re.compile(r"[\w-]*\*{3,}[\w-]*")  # how providers show a key that they refuse
+_KEY_HEADERS = frozenset({"authorization", "x-api-key"})
+_KEY_CHARS = 6  # what is shorter is a word that stands for "no key"
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "credit_balance_too_low"})
 
 
@@ -53,13 +55,18 @@ class Patience:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A call as it leaves."""
+    """A call as it leaves.
+
+    Attributes:
+        url: Where to; None: the operation at the provider's base URL.
+    """
 
     provider: str
     access: Access
     operation: str
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    url: str | None = field(default=None, repr=False)
 
 
 class Guard(Protocol):
@@ -226,7 +233,7 @@ class Upstream:
 
     async def _send(self, call: Outgoing) -> aiohttp.ClientResponse:
         assert self._session is not None, "the gateway has not been started"
-        url = f"{call.access.base_url}/{call.operation}"
+        url = call.url or f"{call.access.base_url}/{call.operation}"
         headers = {"Content-Type": "application/json", **call.headers}
         if call.access.key is not None:
             if call.operation == MESSAGES and call.access.message_key_header is not None:
@@ -284,7 +291,7 @@ async def _refusal(call: Outgoing, response: aiohttp.ClientResponse) -> CallRefu
     return CallRefused(
         status,
         f"{call.provider} answered {status}: "
-        f"{hide_key(message or text.strip()[:1000], call.access) or 'no text'}",
+        f"{_without_keys(message or text.strip()[:1000], call) or 'no text'}",
         kind=kind or "upstream_error",
         headers={} if after is None else {"Retry-After": after},
         is_fatal=is_fatal,
@@ -308,8 +315,17 @@ def _no_answer(call: Outgoing, error: Exception) -> CallRefused:
     where = f"{call.provider} at {public_url(call.access.base_url)}"
     if isinstance(error, TimeoutError):
         return CallRefused(504, f"{where} did not answer in time", kind="upstream_timeout", is_passing=True)
-    text = hide_key(str(error), call.access) or type(error).__name__
+    text = _without_keys(str(error), call) or type(error).__name__
     return CallRefused(502, f"{where} does not answer: {text}", kind="upstream_unreachable", is_passing=True)
+
+
+def _without_keys(text: str, call: Outgoing) -> str:
+    """Blot out the provider's key, and the task app's own where its headers go along."""
+    for name, value in call.headers.items():
+        key = value.removeprefix("Bearer ")
+        if name.lower() in _KEY_HEADERS and len(key) >= _KEY_CHARS:
+            text = text.replace(key, "[key]")
+    return hide_key(text, call.access)
 
 
 def hide_key(text: str, access: Access) -> str:
