@@ -97,6 +97,17 @@ def test_both_header_forms_carry_the_key(api: Api, headers: dict[str, str], stat
 def test_health_needs_no_key(api: Api, path: str) -> None:
     answer = httpx.get(api.backend.url + path)
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+    assert answer.json()["service"] == "pytest-synth"
+
+
+def test_health_tells_a_key_whether_its_jobs_may_have_extensions(api: Api) -> None:
+    def told(key: str) -> bool:
+        answer = httpx.get(f"{api.backend.url}/api/health", headers={"X-API-Key": key})
+        found: bool = answer.json()["extensions"]
+        return found
+
+    demo = httpx.post(f"{api.backend.url}/api/demo/keys").json()["api_key"]
+    assert [told(api.backend.key), told(demo), told("nobody's")] == [True, False, False]
 
 
 def test_a_taken_port_is_told() -> None:

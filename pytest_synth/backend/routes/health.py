@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from pytest_synth.backend.routes.answers import Json
 from pytest_synth.backend.routes.models import Health
+from pytest_synth.backend.routes.services import ServicesOf
 
 router = APIRouter(tags=["health"])
 
 
 @router.get("/health", responses={200: {"model": Health}})
 @router.get("/api/health", responses={200: {"model": Health}})
-async def health() -> Json:
-    return Json({"status": "ok", "service": "pytest-synth", "version": version("pytest-synth")})
+async def health(request: Request, services: ServicesOf) -> Json:
+    tenants = services.tenants
+    return Json(
+        {
+            "status": "ok",
+            "service": "pytest-synth",
+            "version": version("pytest-synth"),
+            "extensions": tenants.authorize(request.headers) == tenants.local,
+        }
+    )

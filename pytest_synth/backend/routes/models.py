@@ -13,9 +13,12 @@ EvalState = Literal["pending", "running", "completed", "failed", "cancelled"]
 
 
 class Health(BaseModel):
+    """`service` tells this backend from others of the API; `extensions`: jobs of the key sent may have them."""
+
     status: Literal["ok"]
     service: str
     version: str
+    extensions: bool
 
 
 class JobCreated(BaseModel):
