@@ -13,7 +13,7 @@ EvalState = Literal["pending", "running", "completed", "failed", "cancelled"]
 
 
 class Health(BaseModel):
-    """`service` tells this backend from others of the API; `extensions`: jobs of the key sent may have them."""
+    """`service` tells this backend from others of the API; `extensions`: the key sent may use them."""
 
     status: Literal["ok"]
     service: str
