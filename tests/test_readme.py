@@ -45,7 +45,7 @@ def test_marker_table_names_every_argument() -> None:
 
 def test_option_table_names_every_option_with_its_default() -> None:
     rows = re.findall(
-        r"^\| `(--synth-\w+)[^`]*` \| `(\w+)` \| `(\w+)` \| (?:`(\w+)`)? ?\|$",
+        r"^\| `(--synth-[\w-]+)[^`]*` \| `(\w+)` \| `(\w+)` \| (?:`(\w+)`)? ?\|$",
         section("Options"),
         re.MULTILINE,
     )

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pytest_synth.backend.gateway import Gateway
 from pytest_synth.backend.jobs.credentials import Credentials
+from pytest_synth.backend.jobs.curtailment import IsCertain
 from pytest_synth.backend.jobs.evals import EvalJobs
 from pytest_synth.backend.jobs.feeds import Feeds
 from pytest_synth.backend.jobs.gepa_optimizer import GepaOptimizer
@@ -87,6 +88,7 @@ class BackendApp:
         concurrency: int,
         resume: bool,
         linger_s: float,
+        is_certain: IsCertain | None = None,
     ) -> None:
         self.gateway = gateway
         self._caller = TaskAppCaller()
@@ -99,6 +101,7 @@ class BackendApp:
             RolloutRunner(gateway, self._caller),
             Probe(self._caller),
             Credentials(store, tenants.local, environ),
+            is_certain,
         )
         self._evals = EvalJobs(parts)
         self._prompts = PromptJobs(parts, GepaOptimizer(store, gateway))

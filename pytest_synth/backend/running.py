@@ -15,6 +15,7 @@ from typing import Self
 from pytest_synth._serving import ServerThread, bind_loopback
 from pytest_synth.backend.app import BackendApp
 from pytest_synth.backend.gateway import Gateway, Relay
+from pytest_synth.backend.jobs.curtailment import IsCertain
 from pytest_synth.backend.store import RootSecret, Store, Tenants
 from pytest_synth.errors import ConfigError
 from pytest_synth.prompts import Prompt
@@ -35,6 +36,8 @@ class BackendSettings:
         resume: Go on with the unfinished jobs of `db`.
         stream_linger_s: How long a stream of events, read without a cursor, holds back the event of a job's
             end; published clients ask for the status every 2 s, and need to have seen it by then.
+        is_certain: Decides for evals that ask for `fail_fast` whether their gate can still pass; without it
+            they run to their end.
         environ: Where keys and base URLs of model providers are read. None: the process's environment.
     """
 
@@ -45,6 +48,7 @@ class BackendSettings:
     concurrency: int = 16
     resume: bool = False
     stream_linger_s: float = 3.0
+    is_certain: IsCertain | None = None
     environ: Mapping[str, str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -83,6 +87,7 @@ class RunningBackend:
                 concurrency=settings.concurrency,
                 resume=settings.resume,
                 linger_s=settings.stream_linger_s,
+                is_certain=settings.is_certain,
             )
             try:
                 sock = bind_loopback(settings.port, settings.host)

@@ -32,12 +32,18 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     from pytest_synth.backend import BackendSettings, start
+    from pytest_synth.evals.certainty import is_certain
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     settings = BackendSettings(
-        host=args.host, port=args.port, db=args.db, concurrency=args.concurrency, resume=args.db is not None
+        host=args.host,
+        port=args.port,
+        db=args.db,
+        concurrency=args.concurrency,
+        resume=args.db is not None,
+        is_certain=is_certain,
     )
     with start(settings) as backend:
         print(f"backend: {backend.url}")

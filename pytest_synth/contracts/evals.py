@@ -32,6 +32,15 @@ class PromptMessage(BaseModel):
     order: int = 0
 
 
+class FailFast(BaseModel):
+    """End an eval as soon as its gate is certain not to pass, whatever the remaining rollouts bring."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min_reward: float = Field(ge=0, le=1)
+    allow_missing: WholeNumber = Field(default=0, ge=0)
+
+
 class EvalExtensions(BaseModel):
     """What the published wire has no field for; the backend takes it from its own local key only."""
 
@@ -42,6 +51,7 @@ class EvalExtensions(BaseModel):
     prompt_source: PromptSource | None = None
     run_id: str | None = None
     node_id: str | None = None
+    fail_fast: FailFast | None = None
     position: WholeNumber = Field(default=0, ge=-MAX_INTEGER)
     """Place of the test in its run; lower places are served first."""
 

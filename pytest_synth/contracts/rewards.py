@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+NOT_RUN = "not run: verdict certain"
+"""Reason of a rollout that was spared because the verdict could not change any more."""
+
 
 @dataclass(frozen=True)
 class RewardReading:

@@ -64,7 +64,9 @@ def make_entry(
     stored = None
     if baseline is not None and spec.max_regression is not None:
         stored = _update(baseline, observations, conditions) if update_baseline else read_baseline(baseline)
-    verdict = judge(observations, spec.rule, baseline=stored, conditions=conditions)
+    # A run that becomes the baseline is not held against itself: few seeds would be "undecided".
+    rule = spec.rule.without_baseline() if stored is not None and update_baseline else spec.rule
+    verdict = judge(observations, rule, baseline=stored, conditions=conditions)
     costs = [row.cost_usd for row in rows]
     entry = EvalEntry(
         node_id=name,

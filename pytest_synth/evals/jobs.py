@@ -106,6 +106,8 @@ class EvalJobs:
         }
         if spec.prompt is not None:
             extensions["prompt"] = spec.prompt.to_wire()
+        if self._settings.fail_fast and spec.min_reward is not None:
+            extensions["fail_fast"] = {"min_reward": spec.min_reward, "allow_missing": spec.allow_missing}
         return {
             "task_app_url": url,
             "task_app_api_key": key,

@@ -137,10 +137,10 @@ class Resources:
             url, key = self._owner.backend()
         elif self.is_local:
             from pytest_synth.backend import BackendSettings, start
+            from pytest_synth.evals.certainty import is_certain
 
-            backend = self._stack.enter_context(
-                start(BackendSettings(concurrency=self._settings.concurrency))
-            )
+            settings = BackendSettings(concurrency=self._settings.concurrency, is_certain=is_certain)
+            backend = self._stack.enter_context(start(settings))
             url, key = backend.url, backend.key
         else:
             named = self._settings.backend

@@ -20,6 +20,7 @@ class Settings:
         provider, model: Policy of evals that name none.
         concurrency: Rollouts in flight in the whole run.
         rootpath: Folder that `app` is imported from.
+        fail_fast: End an eval as soon as its gate is certain not to pass.
         update_baseline: Store the rewards of evals with `max_regression` as their baselines.
     """
 
@@ -30,6 +31,7 @@ class Settings:
     model: str = "lexical"
     concurrency: int = 16
     rootpath: Path = field(default_factory=Path.cwd)
+    fail_fast: bool = False
     update_baseline: bool = False
 
     @property

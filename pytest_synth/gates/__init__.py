@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pytest_synth.contracts.rewards import NOT_RUN
 from pytest_synth.gates.baselines import Baseline, Change, Comparison, Conditions, compare
 from pytest_synth.gates.checks import Check, Outcome
 from pytest_synth.gates.curtailment import Certainty, certain_to_fail
-from pytest_synth.gates.observations import NOT_RUN, Observation, SeedOutcome, by_seed, observe
+from pytest_synth.gates.observations import Observation, SeedOutcome, by_seed, observe
 from pytest_synth.gates.rules import RULES, GateRule, MetricLimit, RuleName, parse_metrics
 from pytest_synth.gates.verdicts import Verdict, judge
 

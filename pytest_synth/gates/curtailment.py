@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Literal
 
+from pytest_synth.contracts.rewards import NOT_RUN
 from pytest_synth.gates import wording
-from pytest_synth.gates.observations import NOT_RUN, Observation, refuse
+from pytest_synth.gates.observations import Observation, refuse
 from pytest_synth.gates.rules import GateRule, holds
 
 

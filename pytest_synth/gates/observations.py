@@ -11,13 +11,10 @@ from dataclasses import dataclass, field
 from math import fsum
 from typing import TYPE_CHECKING
 
-from pytest_synth.contracts.rewards import refuse_reward
+from pytest_synth.contracts.rewards import NOT_RUN, refuse_reward
 
 if TYPE_CHECKING:
     from pytest_synth.contracts.evals import EvalRow
-
-NOT_RUN = "not run: verdict certain"
-"""Reason of a rollout that was spared because the verdict could not change any more."""
 
 NO_ROW = "the backend reported no result"
 """Reason of a rollout that was asked for and of which nothing came back."""

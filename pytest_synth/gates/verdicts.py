@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pytest_synth.contracts.rewards import NOT_RUN
 from pytest_synth.gates import wording
 from pytest_synth.gates.baselines import Baseline, Comparison, Conditions, compare
 from pytest_synth.gates.checks import (
@@ -19,7 +20,7 @@ from pytest_synth.gates.checks import (
 from pytest_synth.gates.curtailment import Certainty, certain_to_fail
 from pytest_synth.gates.explanations import comparison_lines, repeat_lines, spread_lines
 from pytest_synth.gates.intervals import interval, lower_bound
-from pytest_synth.gates.observations import NOT_RUN, Observation, SeedOutcome, by_seed, in_fixed_order, mean
+from pytest_synth.gates.observations import Observation, SeedOutcome, by_seed, in_fixed_order, mean
 from pytest_synth.gates.planning import standard_error
 from pytest_synth.gates.rules import GateRule
 

@@ -8,10 +8,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from pytest_synth.evals.settings import TUNNELS, Settings
+
+_SWITCH = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
 
 
 @dataclass(frozen=True)
@@ -20,7 +32,7 @@ class Option:
 
     name: str
     default: str | None
-    metavar: str
+    metavar: str  # empty: a switch, without a value on the command line
     help: str
 
     @property
@@ -48,6 +60,7 @@ OPTIONS = (
     Option("provider", "offline", "NAME", "model provider of tests that name none"),
     Option("model", "lexical", "NAME", "model of tests that name none"),
     Option("concurrency", "16", "N", "rollouts in flight in the whole run"),
+    Option("fail_fast", None, "", "end an eval as soon as its gate is certain not to pass"),
 )
 
 
@@ -55,9 +68,10 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("synth", "pytest-synth: evals of prompts")
     for option in OPTIONS:
         suffix = f" (default: {option.default})" if option.default else ""
-        group.addoption(
-            option.flag, dest=option.dest, metavar=option.metavar, default=None, help=option.help + suffix
+        takes: dict[str, Any] = (
+            {"metavar": option.metavar} if option.metavar else {"action": "store_const", "const": "true"}
         )
+        group.addoption(option.flag, dest=option.dest, default=None, help=option.help + suffix, **takes)
         parser.addini(option.dest, f"{option.help}{suffix}", default=None)
     group.addoption(
         "--synth-update-baseline",
@@ -93,6 +107,13 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
             raise pytest.UsageError(f"{origin}: {text!r} is not allowed; use {allowed}")
         return text
 
+    def switch(name: str) -> bool:
+        text, origin = value(name)
+        word = (text or "false").lower()
+        if word not in _SWITCH:
+            raise pytest.UsageError(f"{origin}: {text!r} is not allowed; use true or false")
+        return _SWITCH[word]
+
     app, app_origin = value("app")
     if app is not None and not app.replace(":", "", 1).replace(".", "").replace("_", "").isalnum():
         raise pytest.UsageError(f"{app_origin}: {app!r} is not allowed; use MODULE:ATTR, as in my_app:app")
@@ -118,5 +139,6 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
             )
         ),
         rootpath=config.rootpath,
+        fail_fast=switch("fail_fast"),
         update_baseline=config.getoption("synth_update_baseline"),
     )

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from pytest_synth.backend.gateway import PolicyRefused
 from pytest_synth.backend.jobs.credentials import TASK_APP_KEY, LostSecret, put_back, take_secrets
+from pytest_synth.backend.jobs.curtailment import Curtailment
 from pytest_synth.backend.jobs.documents import mean
 from pytest_synth.backend.jobs.parts import JobEnds, Parts
 from pytest_synth.backend.jobs.probe import NotReady
@@ -22,8 +23,9 @@ from pytest_synth.backend.jobs.tasks import JobTasks
 from pytest_synth.backend.jobs.traces import trace_of
 from pytest_synth.backend.store import JobRecord, RolloutPlace
 from pytest_synth.backend.store.encoding import encode
-from pytest_synth.contracts.evals import EvalRow, EvalSubmit
+from pytest_synth.contracts.evals import EvalRow, EvalSubmit, FailFast
 from pytest_synth.contracts.jobs import JobStatus
+from pytest_synth.contracts.rewards import NOT_RUN
 from pytest_synth.prompts import Prompt
 
 UNREACHABLE_IN_A_ROW = 3
@@ -31,7 +33,12 @@ UNREACHABLE_IN_A_ROW = 3
 
 _SECRETS = (TASK_APP_KEY, "policy.api_key")
 _CANCELLED = Failure("cancelled", "cancelled")
+_SPARED = Failure(NOT_RUN, "not_run")
 _log = logging.getLogger(__name__)
+
+
+class VerdictCertain(JobEnds):
+    """The gate of a job is certain not to pass; the rest is spared."""
 
 
 class EvalJobs:
@@ -98,6 +105,8 @@ class EvalJobs:
         except asyncio.CancelledError:
             if not self._tasks.is_stopping:
                 self._finish(job, JobStatus.CANCELLED, _CANCELLED)
+        except VerdictCertain as ends:
+            self._finish(job, JobStatus.COMPLETED, ends.failure)
         except JobEnds as ends:
             self._finish(job, JobStatus.FAILED, ends.failure)
         except Exception as error:
@@ -124,7 +133,13 @@ class EvalJobs:
         lane = self._parts.scheduler.lane(
             job.tenant, (job.position, job.number), limit=int(job.body["max_concurrent"])
         )
-        run = _Run(job, target, total=total, completed=total - len(open_places))
+        run = _Run(
+            job,
+            target,
+            total=total,
+            completed=total - len(open_places),
+            curtailment=self._curtailment(job, total),
+        )
         try:
             await asyncio.gather(*(lane.submit(partial(self._rollout, run, place)) for place in open_places))
         finally:
@@ -140,10 +155,23 @@ class EvalJobs:
                 self._record(run, place, outcome)
             raise
         self._record(run, place, outcome)
+        if run.curtailment is not None and run.curtailment.ends(outcome.row):
+            run.failure = _SPARED
+            raise VerdictCertain(_SPARED)
         if outcome.use.fatal is not None:
             run.ends(Failure(outcome.row.error or outcome.use.fatal, "model"))
         if run.notice(outcome.row):
             await self._look(run)
+
+    def _curtailment(self, job: JobRecord, total: int) -> Curtailment | None:
+        """The watch over a job that asks for `fail_fast`, with the rows that an earlier process ended."""
+        extensions = job.body.get("extensions") or {}
+        rule, samples = extensions.get("fail_fast"), extensions.get("samples", 1)
+        if rule is None or self._parts.is_certain is None:
+            return None
+        rows = [EvalRow.model_validate(row) for row in self._store.jobs.rows(job.number)]
+        fail_fast = FailFast.model_validate(rule)
+        return Curtailment(self._parts.is_certain, fail_fast, total // samples, samples, rows)
 
     async def _look(self, run: _Run) -> None:
         """Ask a task app that does not answer its rollouts whether it is still there.
@@ -209,7 +237,7 @@ class EvalJobs:
             if failure is not None:
                 self._fill(job, failure)
             progress = self._store.jobs.progress(job.number)
-            error = None if failure is None or status is JobStatus.CANCELLED else failure.error
+            error = failure.error if failure is not None and status is JobStatus.FAILED else None
             if status is JobStatus.COMPLETED and not progress.rewards:
                 status = JobStatus.FAILED
                 error = self._all_failed(job)
@@ -271,6 +299,7 @@ class _Run:
     completed: int
     unreachable_in_a_row: int = 0
     is_asking: bool = False
+    curtailment: Curtailment | None = None
     failure: Failure | None = None
 
     def notice(self, row: EvalRow) -> bool:

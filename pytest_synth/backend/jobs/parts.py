@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pytest_synth.backend.gateway import Gateway
 from pytest_synth.backend.jobs.credentials import Credentials
+from pytest_synth.backend.jobs.curtailment import IsCertain
 from pytest_synth.backend.jobs.probe import Probe
 from pytest_synth.backend.jobs.rollouts import Failure, RolloutRunner
 from pytest_synth.backend.jobs.scheduler import Scheduler
@@ -22,6 +23,7 @@ class Parts:
     runner: RolloutRunner
     probe: Probe
     credentials: Credentials
+    is_certain: IsCertain | None = None
 
 
 class JobEnds(Exception):
