@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_synth.backend.gateway.budget import Budget
+from pytest_synth.backend.gateway.cassette import CassetteError
 from pytest_synth.backend.gateway.gateway import Gateway
 from pytest_synth.backend.gateway.open_relays import Relay, RelayUse
 from pytest_synth.backend.gateway.recorder import CassetteSummary, CassetteUse, RecordMode
@@ -14,6 +15,7 @@ __all__ = [
     "Budget",
     "CallFailure",
     "CallRefused",
+    "CassetteError",
     "CassetteSummary",
     "CassetteUse",
     "Gateway",

@@ -19,7 +19,7 @@ from pytest_synth.backend.gateway.refusals import CallRefused, PolicyRefused
 from pytest_synth.backend.gateway.rollouts import LiveRollout, ModelCall, shorten
 from pytest_synth.backend.gateway.spending import Spending
 from pytest_synth.backend.gateway.sse import EventCutter, json_of
-from pytest_synth.backend.gateway.upstream import Outgoing, Stream, Upstream, read_error
+from pytest_synth.backend.gateway.upstream import Outgoing, Stream, Upstream, hide_key, read_error
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,10 @@ class Caller:
         note.spending = Spending(None if live is None else live.spec.budget, plan, call.body, self._prices)
         if plan.streams:
             stream = await self._upstream.stream(call, note.spending)
-            relay = _Relay(plan, stream, note)
+            relay = _Relay(plan, stream, note, reach)
             return Answer(b"", relay.events(), relay.close)
         answer = await self._upstream.post(call, note.spending)
-        note.answered(_object(plan.provider.name, answer))
+        note.answered(_object(plan.provider.name, answer, reach))
         return Answer(answer)
 
     def _outgoing(self, plan: Plan, reach: Access, note: _Note) -> Outgoing:
@@ -242,7 +242,8 @@ class _Note:
 class _Relay:
     """Passes a stream on, event by event, and notes it at its end."""
 
-    def __init__(self, plan: Plan, stream: Stream, note: _Note) -> None:
+    def __init__(self, plan: Plan, stream: Stream, note: _Note, reach: Access) -> None:
+        self._reach = reach
         self._plan = plan
         self._stream = stream
         self._note = note
@@ -284,7 +285,8 @@ class _Relay:
             return True
         message, _, _ = read_error(value)
         if message is not None and "error" in value:
-            raise CallRefused(502, f"{self._plan.provider.name} broke off: {message}", kind="upstream_error")
+            shown = hide_key(message, self._reach)
+            raise CallRefused(502, f"{self._plan.provider.name} broke off: {shown}", kind="upstream_error")
         self._assembler.feed(value)
         is_usage_only = self._plan.operation == CHAT and not value.get("choices") and bool(value.get("usage"))
         return self._plan.wants_usage or not is_usage_only
@@ -318,24 +320,30 @@ async def _paced(plan: Plan, response: Mapping[str, Any]) -> AsyncIterator[bytes
         await asyncio.sleep(0)  # other calls go on between two events
 
 
-def _object(name: str, answer: bytes) -> dict[str, Any]:
+def _object(name: str, answer: bytes, reach: Access) -> dict[str, Any]:
     try:
         value = json.loads(answer)
     except ValueError as error:
         raise CallRefused(
-            502, f"{name} answered 200 with no JSON: {answer[:200]!r}", kind="upstream_error"
+            502, f"{name} answered 200 with no JSON: {_shown(answer, reach)}", kind="upstream_error"
         ) from error
     if not isinstance(value, dict):
-        raise CallRefused(502, f"{name} answered 200 with no object: {answer[:200]!r}", kind="upstream_error")
+        raise CallRefused(
+            502, f"{name} answered 200 with no object: {_shown(answer, reach)}", kind="upstream_error"
+        )
     message, kind, _ = read_error(value)
     if message is not None:  # as OpenRouter does when its own upstream fails
         status = count(value["error"].get("code")) if isinstance(value["error"], dict) else 0
         raise CallRefused(
             status if 400 <= status < 600 else 502,
-            f"{name} answered: {message}",
+            f"{name} answered: {hide_key(message, reach)}",
             kind=kind or "upstream_error",
         )
     return value
+
+
+def _shown(answer: bytes, reach: Access) -> str:
+    return repr(hide_key(answer.decode(errors="replace"), reach)[:200])
 
 
 def _offline(plan: Plan) -> dict[str, Any]:

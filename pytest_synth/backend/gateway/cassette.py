@@ -96,6 +96,10 @@ class Cassette:
                 "--synth-record-mode=rewrite"
             ) from error
 
+    def unsave(self, snapshot: Snapshot) -> None:
+        """The snapshot could not be written: its new entries are new still."""
+        self._new |= snapshot.new
+
 
 class Snapshot:
     """Entries on their way into a file."""
@@ -106,7 +110,7 @@ class Snapshot:
         self._path = path
         self._lines = lines
         self._parts = parts
-        self._new = new
+        self.new = new
 
     def write(self, *, drop_others: bool = False) -> None:
         """Put the file in place in one step. Entries that other processes have added meanwhile stay.
@@ -124,7 +128,7 @@ class Snapshot:
                 lines, parts = dict(self._lines), dict(self._parts)
                 if not drop_others and self._path.exists():
                     others, their_parts = _read(self._path)
-                    lines = {**others, **{key: self._lines[key] for key in self._new}}
+                    lines = {**others, **{key: self._lines[key] for key in self.new}}
                     parts = {**their_parts, **parts}
                 _replace(self._path, _text(lines, parts))
         except OSError as error:

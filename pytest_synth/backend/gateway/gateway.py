@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from pytest_synth.backend.gateway.addresses import PREFIX, parse_address
 from pytest_synth.backend.gateway.calls import Answer, Caller
+from pytest_synth.backend.gateway.cassette import CassetteError
 from pytest_synth.backend.gateway.dialect import Dialect, dump
 from pytest_synth.backend.gateway.plans import DIALECTS
 from pytest_synth.backend.gateway.prices import Prices
@@ -102,7 +103,11 @@ class Gateway:
         await self._upstream.open()
 
     async def shutdown(self) -> None:
-        """Cut the calls in flight, save the cassettes, close the connections."""
+        """Cut the calls in flight, save the cassettes, close the connections.
+
+        Raises:
+            CassetteError: If a cassette cannot be written.
+        """
         for live in self._live.values():
             _cut(live)
         self._live.clear()
@@ -110,8 +115,10 @@ class Gateway:
             self._saving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._saving
-        await self._recorders.save()
-        await self._upstream.close()
+        try:
+            await self._recorders.save()
+        finally:
+            await self._upstream.close()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -306,7 +313,8 @@ class Gateway:
     async def _save_often(self) -> None:
         while True:
             await asyncio.sleep(SAVE_S)
-            await self._recorders.save()
+            with contextlib.suppress(CassetteError):  # `finish_cassette` tries again, and raises it
+                await self._recorders.save()
 
 
 class _EventStream(StreamingResponse):

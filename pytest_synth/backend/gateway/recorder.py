@@ -116,10 +116,14 @@ class Recorder:
         )
 
     async def save(self) -> None:
-        """Write what is new, in a thread of its own."""
+        """Write what is new, in a thread of its own.
+
+        Raises:
+            CassetteError: If it cannot be written; the next `save` tries again.
+        """
         async with self._writing:
             if self.cassette.is_dirty:
-                await asyncio.to_thread(self.cassette.snapshot().write)
+                await self._write(drop_others=False)
 
     async def finish(self, *, rewrites: bool) -> CassetteUse:
         """Save, and say what became of the cassette; `rewrites`: drop what was not used."""
@@ -128,7 +132,7 @@ class Recorder:
             if rewrites and self._mine:
                 dropped = self.cassette.drop_unused()
             if dropped or self.cassette.is_dirty:
-                await asyncio.to_thread(self.cassette.snapshot().write, drop_others=rewrites)
+                await self._write(drop_others=rewrites)
         return CassetteUse(
             name=self.cassette.name,
             entries=len(self.cassette),
@@ -137,6 +141,14 @@ class Recorder:
             unused=len(self.cassette.unused),
             dropped=dropped,
         )
+
+    async def _write(self, *, drop_others: bool) -> None:
+        snapshot = self.cassette.snapshot()
+        try:
+            await asyncio.to_thread(snapshot.write, drop_others=drop_others)
+        except CassetteError:
+            self.cassette.unsave(snapshot)
+            raise
 
     @staticmethod
     def _makes_anew(mode: RecordMode) -> bool:
@@ -209,9 +221,19 @@ class Recorders:
         return response if self._redact is None else map_texts(response, self._redact)
 
     async def save(self) -> None:
-        """Write what is new in all cassettes."""
+        """Write what is new in all cassettes.
+
+        Raises:
+            CassetteError: The first, if some cannot be written; the others are.
+        """
+        found: CassetteError | None = None
         for recorder in list(self._open.values()):
-            await recorder.save()
+            try:
+                await recorder.save()
+            except CassetteError as error:
+                found = found or error
+        if found is not None:
+            raise found
 
     def _path(self, name: str) -> Path:
         if self._root is None:

@@ -101,7 +101,7 @@ class RolloutUse:
 
     Attributes:
         tokens: Of all calls, replayed ones included.
-        cost_usd: Of all calls; None when the price of one of them is not known.
+        cost_usd: Of all calls; None when the price of one of them is not known, or one was cut.
         prompt_applied: None when no prompt was to be applied.
         prompt_reason: Why the prompt was not applied.
         prompt_fingerprint: Of the system message that ran, as `Prompt.parse(text).fingerprint` has it.
@@ -206,7 +206,7 @@ class LiveRollout:
         return RolloutUse(
             calls=tuple(self.calls),
             tokens=sum(call.prompt_tokens + call.completion_tokens for call in self.calls),
-            cost_usd=_total(call.cost_usd for call in self.calls),
+            cost_usd=None if self.is_cut_short else _total(call.cost_usd for call in self.calls),
             prompt_applied=applied,
             prompt_reason=self._reason() if applied is False else None,
             prompt_fingerprint=(
@@ -220,6 +220,11 @@ class LiveRollout:
             failure=next(voiding, self.failures[0] if self.failures else None),
             fatal=self.fatal,
         )
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Calls that may cost something were in flight when the rollout was closed."""
+        return not self.target.provider.local and any(not task.done() for task in self.running)
 
     def _reason(self) -> str:
         assert self.spec.prompt is not None

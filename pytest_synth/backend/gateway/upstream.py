@@ -29,6 +29,7 @@ BYTES_PER_TOKEN: Final = 4  # roughly, for rate limits only
 _MASKED = re.compile(r"[\w-]*\*{3,}[\w-]*")  # how providers show a key that they refuse
 _KEY_HEADERS = frozenset({"authorization", "x-api-key"})
 _KEY_CHARS = 6  # what is shorter is a word that stands for "no key"
+_KIND = re.compile(r"[a-z_]{1,64}")  # an error's type; what else stands there is not passed on
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "credit_balance_too_low"})
 
 
@@ -308,7 +309,7 @@ def read_error(body: object) -> tuple[str | None, str | None, str | None]:
         return None, None, None
     found = (error.get("message"), error.get("type"), error.get("code"))
     message, kind, code = (value if isinstance(value, str) else None for value in found)
-    return message, kind, code or kind
+    return message, kind if kind is not None and _KIND.fullmatch(kind) else None, code or kind
 
 
 def _no_answer(call: Outgoing, error: Exception) -> CallRefused:

@@ -166,7 +166,7 @@ def test_an_answer_without_json_is_502(served: GatewayUnderTest) -> None:
     served.provider.script = [(200, {}, "<html>")]
     answer = served.post(served.open())
     assert answer.status_code == 502
-    assert answer.json()["error"]["message"] == "openai answered 200 with no JSON: b'<html>'"
+    assert answer.json()["error"]["message"] == "openai answered 200 with no JSON: '<html>'"
 
 
 @pytest.mark.parametrize("operation", ["embeddings", "models", ""])

@@ -14,7 +14,7 @@ from fakes.model_provider import completion, events
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from pytest_synth.backend.gateway import PolicyRefused, Rollout, RolloutUse
+from pytest_synth.backend.gateway import CassetteError, PolicyRefused, Rollout, RolloutUse
 
 NAME = "evals/cassettes/test_x.jsonl"
 MakeGateway = Callable[..., GatewayUnderTest]
@@ -397,3 +397,17 @@ def test_a_call_from_inside_is_recorded_too(make: MakeGateway) -> None:
     again, use = ask("none")
     assert again == first
     assert use.replayed == 1
+
+
+def test_a_cassette_that_cannot_be_written_is_told_at_the_end_of_the_job_and_tried_again(
+    make: MakeGateway, tmp_path: Path
+) -> None:
+    served = make()
+    (tmp_path / "evals").write_text("in the way", "utf-8")
+    run(served, "once", "one")
+    with pytest.raises(CassetteError) as failed:
+        finish(served, "once")
+    assert str(failed.value) == f"cannot write the cassette {tmp_path / NAME}: Not a directory"
+    (tmp_path / "evals").unlink()
+    assert finish(served, "once").entries == 1
+    assert "answer to one" in (tmp_path / NAME).read_text("utf-8")

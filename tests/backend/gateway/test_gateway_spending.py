@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -13,7 +13,7 @@ import pytest
 from fakes.gateway_server import GatewayUnderTest, chat
 from fakes.model_provider import completion, events
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from pytest_synth.backend.gateway import Budget, CallRefused, Patience, PolicyRefused
 from pytest_synth.backend.gateway.spending import most_prompt_tokens
@@ -239,8 +239,14 @@ def test_a_client_that_goes_away_leaves_nothing_behind(make_gateway: MakeGateway
     """Its stream is closed, its place in the limiter is free, and its cost is booked."""
     served = make_gateway(prices=PRICES, patience=Patience(most_concurrent=1))
 
-    first = {"choices": [{"index": 0, "delta": {"content": "x"}}]}
-    served.provider.script = [events(*[first] * 2000)]
+    async def endless(request: Request) -> Response:
+        async def body() -> AsyncIterator[bytes]:
+            yield events({"choices": [{"index": 0, "delta": {"content": "x"}}]})[0]
+            await asyncio.sleep(30)
+
+        return StreamingResponse(body(), media_type="text/event-stream")
+
+    served.provider.script = [endless]
     budget = Budget(1.0)
     rollout = served.open(LIMITED, budget=budget)
     with (
@@ -252,3 +258,21 @@ def test_a_client_that_goes_away_leaves_nothing_behind(make_gateway: MakeGateway
     use = served.gateway.close_rollout(rollout)
     assert [call.error for call in use.calls] == ["the task app closed the stream before its end", None]
     assert budget.spent_usd == pytest.approx(0.02 + 0.01)
+
+
+def test_the_cost_of_a_rollout_that_was_cut_is_not_known(make_gateway: MakeGateway) -> None:
+    served = make_gateway(prices=PRICES)
+    uses = []
+
+    async def hang(request: Request) -> Response:
+        served.stage.call(lambda: uses.append(served.gateway.close_rollout(rollout)))
+        await asyncio.sleep(0.2)
+        return Response()
+
+    served.provider.script = [completion(), hang]
+    budget = Budget(1.0)
+    rollout = served.open(LIMITED, budget=budget)
+    served.post(rollout)
+    assert served.post(rollout).status_code == 404
+    assert [use.cost_usd for use in uses] == [None]
+    assert budget.spent_usd == pytest.approx(0.01 + 0.02)  # the call in flight counts as the worst case
