@@ -85,6 +85,7 @@ class CloudflaredTunnel(Tunnel):
         self._progress = progress
         self._url = ""
         self._generation = 0
+        self._is_settled = False
         self._failure: TunnelError | None = None
         self._process: CloudflaredProcess | None = None
         self._starting = threading.Lock()
@@ -110,6 +111,17 @@ class CloudflaredTunnel(Tunnel):
     @property
     def is_alive(self) -> bool:
         return self._thread.is_alive() and not self._closing.is_set() and self._failure is None
+
+    @property
+    def is_up(self) -> bool:
+        process = self._process
+        return (
+            self._is_settled
+            and self.is_alive
+            and process is not None
+            and process.exit_code() is None
+            and process.is_connected()
+        )
 
     def open(self) -> None:
         atexit.register(self._close_at_exit)
@@ -145,6 +157,7 @@ class CloudflaredTunnel(Tunnel):
         try:
             launch = self._source.prepare()
             self._bring_up(launch)
+            self._is_settled = True
             self._source.report(connected=True)
             self._settled.set()
             while True:
@@ -288,6 +301,7 @@ class CloudflaredTunnel(Tunnel):
         Raises:
             TunnelError: If the restarts are used up; it names the last reason.
         """
+        self._is_settled = False
         while self._restarts_left > 0:
             self._restarts_left -= 1
             logger.warning("restarting the tunnel to 127.0.0.1:%s: %s", self.port, reason)
@@ -303,6 +317,7 @@ class CloudflaredTunnel(Tunnel):
                 reason = str(error)
             else:
                 self._generation += 1
+                self._is_settled = True
                 self._source.report(connected=True)
                 return
         raise TunnelError(

@@ -54,6 +54,11 @@ class Tunnel(ABC):
     def is_alive(self) -> bool:
         """Neither closed nor dead for good."""
 
+    @property
+    @abstractmethod
+    def is_up(self) -> bool:
+        """Requests come through now, as far as this machine can tell; False while it is being restarted."""
+
     @abstractmethod
     def open(self) -> None:
         """Open the tunnel and return once the task app answers through it; called once.
@@ -97,6 +102,10 @@ class LocalhostTunnel(Tunnel):
 
     @property
     def is_alive(self) -> bool:
+        return self._is_open
+
+    @property
+    def is_up(self) -> bool:
         return self._is_open
 
     def open(self) -> None:

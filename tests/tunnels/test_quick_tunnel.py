@@ -310,6 +310,23 @@ def test_a_cloudflared_that_ignores_sigterm_is_killed(port: int, fake: FakeCloud
     assert not is_running(start.pid)
 
 
+def test_a_tunnel_is_up_only_while_requests_come_through(port: int, fake: FakeCloudflared) -> None:
+    fake.order(Run(), Run(connect_after_s=0.5))
+    with quick(port, fake, replace(FAST, outage_s=60)) as tunnel:
+        assert tunnel.is_up
+        [start] = fake.starts()
+        start.post("/fake/disconnect")
+        assert not tunnel.is_up, "no connection to Cloudflare"
+        start.post("/fake/connect")
+        assert tunnel.is_up
+        os.kill(start.pid, signal.SIGKILL)
+        wait_for(lambda: len(fake.starts()) == 2)
+        assert (tunnel.is_up, tunnel.generation) == (False, 0), "it is being restarted"
+        wait_for(lambda: tunnel.is_up)
+        assert tunnel.generation == 1
+    assert not tunnel.is_up
+
+
 def test_a_dead_cloudflared_is_restarted_under_a_new_url(port: int, fake: FakeCloudflared) -> None:
     fake.order(Run(), Run(host="other-words-now.trycloudflare.com"))
     said: list[str] = []
