@@ -18,6 +18,7 @@ from pytest_synth.gates import (
     judge,
     observe,
 )
+from pytest_synth.gates import MetricLimit as GateLimit
 from pytest_synth.report import BaselineEntry, EvalEntry, MetricLimit, Rule, SeedChange
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def make_entry(
         model=model,
         prompt_source=request.prompt_source,
         prompt_fingerprint=fingerprint,
+        scorer_fingerprint=fingerprints.scorer,
+        data_fingerprint=fingerprints.data,
         rows=rows,
     )
     return verdict, entry
@@ -137,6 +140,18 @@ def rule_entry(rule: GateRule) -> Rule:
         confidence=rule.confidence,
         allow_missing=rule.allow_missing,
         metrics=tuple(MetricLimit(name=m.name, relation=m.relation, limit=m.limit) for m in rule.metrics),
+    )
+
+
+def gate_rule(rule: Rule) -> GateRule:
+    """A gate's demands, read back from a report."""
+    return GateRule(
+        min_reward=rule.min_reward,
+        rule=rule.rule,
+        max_regression=rule.max_regression,
+        confidence=rule.confidence,
+        allow_missing=rule.allow_missing,
+        metrics=tuple(GateLimit(m.name, m.relation, m.limit) for m in rule.metrics),
     )
 
 

@@ -137,6 +137,10 @@ class EvalEntry(_Entry):
     """Provider and model, `openai/gpt-4.1-nano`."""
     prompt_source: PromptSource | None = None
     prompt_fingerprint: str | None = None
+    scorer_fingerprint: str | None = None
+    """Of what gives the rewards; known where a baseline was compared."""
+    data_fingerprint: str | None = None
+    """Of the rows, likewise."""
     prompt: tuple[PromptMessage, ...] | None = None
     """The prompt that ran, where it is known."""
     stored_prompt: tuple[PromptMessage, ...] | None = None

@@ -34,7 +34,7 @@ def to_json(report: RunReport) -> str:
     surrogate becomes the replacement character.
     """
     document = ReportDocument(**dict(report)).model_dump()
-    return json.dumps(_writable(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(writable(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_json(text: str, *, name: str = "the report") -> RunReport:
@@ -66,11 +66,12 @@ def from_json(text: str, *, name: str = "the report") -> RunReport:
     return RunReport(**{field: getattr(read, field) for field in RunReport.model_fields})
 
 
-def _writable(value: Any) -> Any:
+def writable(value: Any) -> Any:
+    """A value as JSON and UTF-8 can hold it; see `to_json`."""
     if isinstance(value, Mapping):
-        return {_writable(str(key)): _writable(item) for key, item in value.items()}
+        return {writable(str(key)): writable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_writable(item) for item in value]
+        return [writable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str):
