@@ -23,6 +23,7 @@ class RelayUse:
         prompt_applied: None when no prompt was to be applied.
         prompt_reason: Why the prompt was not applied.
         prompt_fingerprint: Of the system message that ran.
+        replaced_fingerprint: Of the task app's own that the prompt has replaced, if one was.
         query, answer: Last user message and the model's answer, shortened.
         model_error: Why no model call was answered; None if one was, or none was made.
     """
@@ -32,6 +33,7 @@ class RelayUse:
     prompt_applied: bool | None
     prompt_reason: str | None
     prompt_fingerprint: str | None
+    replaced_fingerprint: str | None
     query: str | None
     answer: str | None
     model_error: str | None
@@ -45,6 +47,7 @@ class RelayUse:
             prompt_applied=use.prompt_applied,
             prompt_reason=use.prompt_reason,
             prompt_fingerprint=use.prompt_fingerprint,
+            replaced_fingerprint=use.replaced_fingerprint,
             query=use.query,
             answer=use.answer,
             model_error=errors[-1] if errors and None not in errors else None,

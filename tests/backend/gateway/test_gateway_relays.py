@@ -68,6 +68,7 @@ def test_what_the_gateway_saw_is_told(served: GatewayUnderTest) -> None:
         prompt_applied=True,
         prompt_reason=None,
         prompt_fingerprint=Prompt.parse("P").fingerprint,
+        replaced_fingerprint=Prompt.parse("you are terse").fingerprint,
         query="my card",
         answer="ok",
         model_error=None,
