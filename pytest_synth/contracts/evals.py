@@ -86,6 +86,7 @@ class EvalRow(BaseModel):
         tokens: Prompt and completion tokens of all model calls; 0 when no usage was reported.
         cost_usd: US dollars; None when the price is not known.
         prompt_fingerprint: Of the prompt that ran, as the gateway saw it; None when it saw no call.
+        replaced_fingerprint: Of the task app's own prompt, where another one ran in its place.
         query, answer: The last user message and the model's answer to it, shortened, as the gateway saw them.
         details: The task app's own notes (`feedback`, `expected`, `predicted`, ...).
     """
@@ -106,6 +107,7 @@ class EvalRow(BaseModel):
     correlation_id: str | None = None
     prompt_source: PromptSource | None = None
     prompt_fingerprint: str | None = None
+    replaced_fingerprint: str | None = None
     query: str | None = None
     answer: str | None = None
     objectives: dict[str, float] = Field(default_factory=dict)

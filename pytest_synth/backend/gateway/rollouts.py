@@ -105,6 +105,7 @@ class RolloutUse:
         prompt_applied: None when no prompt was to be applied.
         prompt_reason: Why the prompt was not applied.
         prompt_fingerprint: Of the system message that ran, as `Prompt.parse(text).fingerprint` has it.
+        replaced_fingerprint: Likewise of the task app's own that the prompt has replaced, if one was.
         query, answer: Last user message and the model's answer, at most `SHORT` characters each.
         replayed: Calls that a cassette answered.
         saved_usd, saved_ms: What the recorded calls had cost and taken; None: not known of one of them.
@@ -125,6 +126,7 @@ class RolloutUse:
     saved_ms: float = 0.0
     failure: CallFailure | None = None
     fatal: str | None = None
+    replaced_fingerprint: str | None = None
 
     @property
     def is_void(self) -> bool:
@@ -209,9 +211,8 @@ class LiveRollout:
             cost_usd=None if self.is_cut_short else _total(call.cost_usd for call in self.calls),
             prompt_applied=applied,
             prompt_reason=self._reason() if applied is False else None,
-            prompt_fingerprint=(
-                None if self.system_ran is None else Prompt((Message("system", self.system_ran),)).fingerprint
-            ),
+            prompt_fingerprint=_fingerprint(self.system_ran),
+            replaced_fingerprint=_fingerprint(self.policy_system) if applied else None,
             query=self.query,
             answer=self.answer,
             replayed=sum(call.replayed for call in self.calls),
@@ -236,6 +237,10 @@ class LiveRollout:
                 "(policy.config['inference_url'] of the rollout)"
             )
         return "no model call with the prompt was answered"
+
+
+def _fingerprint(system: str | _Unseen | None) -> str | None:
+    return Prompt((Message("system", system),)).fingerprint if isinstance(system, str) else None
 
 
 def _total(costs: Iterable[float | None]) -> float | None:

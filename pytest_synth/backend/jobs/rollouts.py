@@ -176,6 +176,7 @@ class RunningRollout:
             correlation_id=self._rollout.correlation_id,
             prompt_source=self._target.prompt_source,
             prompt_fingerprint=use.prompt_fingerprint,
+            replaced_fingerprint=use.replaced_fingerprint,
             query=use.query,
             answer=use.answer,
             objectives=dict(reading.objectives),

@@ -31,6 +31,7 @@ def test_the_first_system_message_is_replaced(served: GatewayUnderTest, role: st
     use = served.gateway.close_rollout(rollout)
     assert (use.prompt_applied, use.prompt_reason) == (True, None)
     assert use.prompt_fingerprint == Prompt.parse("the test's").fingerprint
+    assert use.replaced_fingerprint == Prompt.parse("the app's").fingerprint
 
 
 def test_a_system_message_is_put_first_where_there_is_none(served: GatewayUnderTest) -> None:
@@ -51,6 +52,7 @@ def test_without_a_prompt_nothing_is_replaced(served: GatewayUnderTest) -> None:
     use = served.gateway.close_rollout(rollout)
     assert (use.prompt_applied, use.prompt_reason) == (None, None)
     assert use.prompt_fingerprint == Prompt.parse("the app's").fingerprint
+    assert use.replaced_fingerprint is None
 
 
 def test_every_call_with_the_first_system_message_gets_the_prompt(served: GatewayUnderTest) -> None:
