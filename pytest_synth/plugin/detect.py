@@ -1,10 +1,16 @@
-"""Whether a collected test has to do with evals; asked for every test of every run, so it imports nothing."""
+"""What every run pays for: whether a test has to do with evals, and that stored prompts are left alone.
+
+Nothing of ours is imported here.
+"""
 
 from __future__ import annotations
 
 import pytest
 
 MARKER = "synth_eval"
+COLLECTED = pytest.StashKey[tuple[pytest.Item, ...]]()
+"""All tests that were collected, deselected ones too."""
+
 _NEEDS_APP = frozenset({"synth_result", "synth_eval", "synth_tunnel"})
 
 
@@ -13,3 +19,14 @@ def concerns_us(item: pytest.Item) -> bool:
     return item.get_closest_marker(MARKER) is not None or not _NEEDS_APP.isdisjoint(
         getattr(item, "fixturenames", ())
     )
+
+
+def keep_prompts(config: pytest.Config) -> None:
+    """Let syrupy leave out stored prompts when it looks for unused snapshots, which it would delete.
+
+    Whatever is in `__snapshots__` counts as unused for it unless a test has asserted it in this run.
+    """
+    ignored = config.getoption("ignore_file_extensions", ())
+    if ignored == ():
+        return  # there is no syrupy
+    config.option.ignore_file_extensions = [*(ignored or ()), "prompt"]
