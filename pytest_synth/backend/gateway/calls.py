@@ -236,7 +236,7 @@ class _Note:
         live.calls.append(call)
         if call.error is None and call.response is not None and self._plan.is_policy:
             live.answer = shorten(self._plan.dialect.answer_of(call.response))
-            live.applied = live.spec.prompt is not None and live.spec.prompt.system is not None
+            live.applied = live.applied or (live.spec.prompt is not None and live.reason is None)
 
 
 class _Relay:

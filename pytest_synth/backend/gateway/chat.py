@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pytest_synth.backend.gateway.dialect import Usage, count, dump, openai_error, text_of
+from pytest_synth.backend.gateway.dialect import Usage, count, dump, openai_error, replaced_user, text_of
 from pytest_synth.backend.gateway.sse import DONE
 
 OPERATION = "chat/completions"
@@ -44,12 +44,12 @@ def with_system(body: Mapping[str, Any], text: str) -> dict[str, Any]:
     return {**body, "messages": messages}
 
 
-def query_of(body: Mapping[str, Any]) -> str | None:
-    """Text of the last user message."""
-    for message in reversed(body["messages"]):
-        if message.get("role") == "user":
-            return text_of(message.get("content"))
-    return None
+def user_texts(body: Mapping[str, Any]) -> list[str | None]:
+    return [text_of(message.get("content")) for message in body["messages"] if message.get("role") == "user"]
+
+
+def with_user(body: Mapping[str, Any], place: int, text: str) -> dict[str, Any]:
+    return {**body, "messages": replaced_user(body["messages"], place, text)}
 
 
 def answer_of(response: Mapping[str, Any]) -> str | None:

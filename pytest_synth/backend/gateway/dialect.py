@@ -50,8 +50,11 @@ class Dialect(Protocol):
     def with_system(self, body: Mapping[str, Any], text: str) -> dict[str, Any]:
         """Copy a body with its system message replaced, or one put first."""
 
-    def query_of(self, body: Mapping[str, Any]) -> str | None:
-        """Text of the last user message."""
+    def user_texts(self, body: Mapping[str, Any]) -> list[str | None]:
+        """Texts of the user messages, in order; None for one without text, such as a tool's result."""
+
+    def with_user(self, body: Mapping[str, Any], place: int, text: str) -> dict[str, Any]:
+        """Copy a body with the text of a user message replaced; images stay. `place`: as in `user_texts`."""
 
     def answer_of(self, response: Mapping[str, Any]) -> str | None:
         """Text of the answer, else the arguments of its tool calls."""
@@ -80,6 +83,25 @@ def text_of(content: object) -> str | None:
         found = [text for text in texts if isinstance(text, str)]
         return "".join(found) if found else None
     return None
+
+
+def with_text(content: object, text: str) -> object:
+    """A message's content with another text: parts that are no text stay behind it."""
+    if not isinstance(content, list):
+        return text
+    texts = [part for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
+    if not texts:
+        return [{"type": "text", "text": text}, *content]
+    return [{**texts[0], "text": text}, *(part for part in content if part not in texts)]
+
+
+def replaced_user(messages: Sequence[Any], place: int, text: str) -> list[Any]:
+    """Copy a list of messages with the text of the user message at `place` replaced."""
+    places = [index for index, message in enumerate(messages) if message.get("role") == "user"]
+    changed = list(messages)
+    message = changed[places[place]]
+    changed[places[place]] = {**message, "content": with_text(message.get("content"), text)}
+    return changed
 
 
 def count(value: object) -> int:

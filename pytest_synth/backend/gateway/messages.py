@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pytest_synth.backend.gateway.dialect import Usage, count, text_of
+from pytest_synth.backend.gateway.dialect import Usage, count, replaced_user, text_of
 from pytest_synth.backend.gateway.sse import event
 
 OPERATION = "messages"
@@ -49,12 +49,12 @@ def with_system(body: Mapping[str, Any], text: str) -> dict[str, Any]:
     return {**body, "system": text}
 
 
-def query_of(body: Mapping[str, Any]) -> str | None:
-    for message in reversed(body["messages"]):
-        text = text_of(message.get("content")) if message.get("role") == "user" else None
-        if text is not None:  # a message with tool results only is not the user's
-            return text
-    return None
+def user_texts(body: Mapping[str, Any]) -> list[str | None]:
+    return [text_of(message.get("content")) for message in body["messages"] if message.get("role") == "user"]
+
+
+def with_user(body: Mapping[str, Any], place: int, text: str) -> dict[str, Any]:
+    return {**body, "messages": replaced_user(body["messages"], place, text)}
 
 
 def answer_of(response: Mapping[str, Any]) -> str | None:

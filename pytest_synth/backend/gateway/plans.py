@@ -12,6 +12,7 @@ from pytest_synth.backend.gateway.dialect import Dialect
 from pytest_synth.backend.gateway.providers import CHAT, OFFLINE, Provider, Target, resolve
 from pytest_synth.backend.gateway.refusals import CallRefused, PolicyRefused
 from pytest_synth.backend.gateway.rollouts import LiveRollout, shorten
+from pytest_synth.backend.gateway.substitution import fit, substitute
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
     dialect.OPERATION: dialect for dialect in (chat, responses, messages)
@@ -122,15 +123,22 @@ def _target_of(body: Mapping[str, Any], providers: Mapping[str, Provider]) -> Ta
 
 
 def _under_test(dialect: Dialect, body: dict[str, Any], live: LiveRollout) -> tuple[dict[str, Any], bool]:
-    system = dialect.system_text(body)
-    if not live.claim(system):
+    """Put the prompt in, if the call is the policy's own; say whether it is."""
+    system, baseline, prompt = dialect.system_text(body), live.spec.baseline, live.spec.prompt
+    pattern = None if baseline is None else baseline.system
+    fits = pattern is not None and system is not None and fit(pattern, system) is not None
+    if not live.claim(system, fits=fits):
         return body, False
-    prompt = live.spec.prompt
-    if prompt is not None and prompt.system is not None:
-        body, system = dialect.with_system(body, prompt.system), prompt.system
+    live.own_system = pattern if fits else system
+    live.system_ran = live.own_system
+    if prompt is not None:
+        done = substitute(dialect, body, prompt, baseline)
+        body, live.reason = done.body, done.reason
+        if done.reason is None and done.system != system:
+            live.system_ran = done.system
     _fill(dialect, body, live.spec.policy)
-    live.system_ran = system
-    live.query = shorten(dialect.query_of(body))
+    texts = [text for text in dialect.user_texts(body) if text is not None]
+    live.query = shorten(texts[-1]) if texts else None
     return body, True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pytest_synth.backend.gateway.dialect import Usage, count, openai_error, text_of
+from pytest_synth.backend.gateway.dialect import Usage, count, openai_error, replaced_user, text_of
 from pytest_synth.backend.gateway.sse import event
 
 OPERATION = "responses"
@@ -44,11 +44,16 @@ def with_system(body: Mapping[str, Any], text: str) -> dict[str, Any]:
     return {**body, "instructions": text}
 
 
-def query_of(body: Mapping[str, Any]) -> str | None:
+def user_texts(body: Mapping[str, Any]) -> list[str | None]:
     if isinstance(body.get("input"), str):
-        return str(body["input"])
-    users = [item for item in _items(body) if item.get("role") == "user"]
-    return text_of(users[-1].get("content")) if users else None
+        return [body["input"]]
+    return [text_of(item.get("content")) for item in _items(body) if item.get("role") == "user"]
+
+
+def with_user(body: Mapping[str, Any], place: int, text: str) -> dict[str, Any]:
+    if isinstance(body.get("input"), str):
+        return {**body, "input": text}
+    return {**body, "input": replaced_user(_items(body), place, text)}
 
 
 def answer_of(response: Mapping[str, Any]) -> str | None:

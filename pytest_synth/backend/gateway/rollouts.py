@@ -26,7 +26,9 @@ class RolloutSpec:
         job_id, tenant: Whose rollout it is.
         split, seed, sample: Which task instance, and which repetition of it (from 0).
         policy: The job's policy; its provider and model decide where the calls go.
-        prompt: The prompt under test; its system message replaces the task app's own. None: nothing is.
+        prompt: The prompt under test, which takes the place of the task app's own. None: nothing does.
+        baseline: The prompt that the task app is known to send, with its wildcards (see `substitute`);
+            without it the system message is replaced, and no other.
         cassette: Name of the file that calls are recorded in and replayed from.
         record_mode: A `RecordMode`; `off` without a cassette.
         budget: Ceiling that the calls count against; one object for all rollouts that share it.
@@ -42,6 +44,7 @@ class RolloutSpec:
     cassette: str | None = None
     record_mode: str = "off"
     budget: Budget | None = None
+    baseline: Prompt | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class RolloutUse:
         cost_usd: Of all calls; None when the price of one of them is not known, or one was cut.
         prompt_applied: None when no prompt was to be applied.
         prompt_reason: Why the prompt was not applied.
-        prompt_fingerprint: Of the system message that ran, as `Prompt.parse(text).fingerprint` has it.
+        prompt_fingerprint: Of the system message that ran, as `Prompt.parse(text).fingerprint` has it; of its
+            pattern, where one is known.
         replaced_fingerprint: Likewise of the task app's own that the prompt has replaced, if one was.
         query, answer: Last user message and the model's answer, at most `SHORT` characters each.
         replayed: Calls that a cassette answered.
@@ -168,22 +172,24 @@ class LiveRollout:
     fatal: str | None = None
     running: set[asyncio.Task[Any]] = field(default_factory=set)
     policy_system: str | _Unseen | None = UNSEEN
+    own_system: str | None = None
     system_ran: str | None = None
+    reason: str | None = None
     applied: bool = False
     query: str | None = None
     answer: str | None = None
     closed: bool = False
     repeats: dict[str, set[int]] = field(default_factory=dict)
 
-    def claim(self, system: str | None) -> bool:
+    def claim(self, system: str | None, *, fits: bool = False) -> bool:
         """Say whether a call with this system message is the policy's.
 
-        The first system message of a rollout is the policy's; calls with another one (judges, tools)
-        are somebody else's.
+        It is if it `fits` the baseline's. Else the first system message of a rollout is the policy's, and
+        calls with another one (judges, tools) are somebody else's.
         """
         if self.policy_system is UNSEEN:
             self.policy_system = system
-        return self.policy_system == system
+        return fits or self.policy_system == system
 
     def take_repeat(self, call_key: str) -> int:
         """The number of a call among the equal ones of this rollout: the lowest that is free."""
@@ -212,7 +218,7 @@ class LiveRollout:
             prompt_applied=applied,
             prompt_reason=self._reason() if applied is False else None,
             prompt_fingerprint=_fingerprint(self.system_ran),
-            replaced_fingerprint=_fingerprint(self.policy_system) if applied else None,
+            replaced_fingerprint=_fingerprint(self.own_system) if applied else None,
             query=self.query,
             answer=self.answer,
             replayed=sum(call.replayed for call in self.calls),
@@ -228,19 +234,16 @@ class LiveRollout:
         return not self.target.provider.local and any(not task.done() for task in self.running)
 
     def _reason(self) -> str:
-        assert self.spec.prompt is not None
-        if self.spec.prompt.system is None:
-            return "the prompt has no system message, and the gateway replaces system messages only"
         if self.policy_system is UNSEEN:
             return (
                 "the task app made no model call at its inference_url "
                 "(policy.config['inference_url'] of the rollout)"
             )
-        return "no model call with the prompt was answered"
+        return self.reason or "no model call with the prompt was answered"
 
 
-def _fingerprint(system: str | _Unseen | None) -> str | None:
-    return Prompt((Message("system", system),)).fingerprint if isinstance(system, str) else None
+def _fingerprint(system: str | None) -> str | None:
+    return None if system is None else Prompt((Message("system", system),)).fingerprint
 
 
 def _total(costs: Iterable[float | None]) -> float | None:

@@ -106,7 +106,7 @@ def test_tool_results_are_not_the_users_query() -> None:
         {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "n", "input": {}}]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "42"}]},
     ]
-    assert messages.query_of(body) == "my query"
+    assert messages.user_texts(body) == ["my query", None]
 
 
 def test_the_responses_api_is_substituted_forwarded_and_counted(served: GatewayUnderTest) -> None:

@@ -8,6 +8,8 @@ import pytest
 from fakes.gateway_server import GatewayUnderTest, chat
 from fakes.model_provider import completion
 
+from pytest_synth.backend.gateway import messages, responses
+from pytest_synth.backend.gateway.substitution import fit
 from pytest_synth.prompts import Prompt
 
 JUDGE = "you are a strict judge"
@@ -154,3 +156,141 @@ def test_the_answer_is_the_text_or_the_arguments(
     served.post(rollout, chat("my query"))
     use = served.gateway.close_rollout(rollout)
     assert (use.query, use.answer) == ("my query", answer)
+
+
+BASELINE = [
+    {"role": "system", "pattern": "You sort {kind} queries."},
+    {"role": "user", "pattern": "Query: {query}\n\nIntents: {intents}"},
+]
+APP = {"system": "You sort bank queries.", "user": "Query: my card?\n\nIntents: a, b"}
+
+
+def substituted(served: GatewayUnderTest, prompt: Any, *bodies: dict[str, Any]) -> tuple[list[Any], Any]:
+    rollout = served.open(prompt=prompt, baseline=Prompt.parse(BASELINE))
+    for body in bodies or (chat(**APP),):
+        served.post(rollout, body)
+    texts = [[message["content"] for message in seen.body["messages"]] for seen in served.provider.seen]
+    return texts, served.gateway.close_rollout(rollout)
+
+
+def candidate(system: str, user: str = BASELINE[1]["pattern"]) -> list[dict[str, str]]:
+    return [{"role": "system", "pattern": system}, {"role": "user", "pattern": user}]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sent"),
+    [
+        pytest.param(candidate("Be terse."), ["Be terse.", APP["user"]], id="system"),
+        pytest.param(
+            candidate("Sort these {kind} queries."), ["Sort these bank queries.", APP["user"]], id="hole"
+        ),
+        pytest.param(
+            candidate("Pick of {intents}.", "{query} ({kind})"),
+            ["Pick of a, b.", "my card? (bank)"],
+            id="both",
+        ),
+        pytest.param(candidate('Answer {"a": 1}.'), ['Answer {"a": 1}.', APP["user"]], id="braces"),
+    ],
+)
+def test_the_holes_of_a_prompt_get_what_the_baselines_patterns_find(
+    served: GatewayUnderTest, prompt: Any, sent: list[str]
+) -> None:
+    texts, use = substituted(served, prompt)
+    assert texts == [sent]
+    assert use.prompt_applied is True
+    assert use.prompt_fingerprint == Prompt.parse(prompt[0]["pattern"]).fingerprint
+    assert use.replaced_fingerprint == Prompt.parse(BASELINE[0]["pattern"]).fingerprint
+
+
+def test_a_call_that_fits_the_baseline_is_the_policys_though_another_came_first(
+    served: GatewayUnderTest,
+) -> None:
+    texts, use = substituted(served, candidate("P"), chat("rewrite this", JUDGE), chat(**APP))
+    assert texts[1] == ["P", APP["user"]]
+    assert use.prompt_applied is True
+    assert use.prompt_fingerprint == Prompt.parse("P").fingerprint
+
+
+def test_a_system_message_that_does_not_fit_is_replaced_as_a_whole(served: GatewayUnderTest) -> None:
+    texts, use = substituted(served, candidate("P"), chat("other words", "The app's own system message"))
+    assert texts == [["P", "other words"]]
+    assert use.prompt_applied is True
+
+
+@pytest.mark.parametrize(
+    ("prompt", "body", "reason"),
+    [
+        pytest.param(
+            candidate("P", "Q: {query}"),
+            chat("other words", APP["system"]),
+            "the task app sent no user message that fits the baseline's: "
+            "'Query: {query}\\n\\nIntents: {intents}'",
+            id="user",
+        ),
+        pytest.param(
+            candidate("Sort {kind} queries."),
+            chat("x", "The app's own system message"),
+            "the prompt's wildcard 'kind' has no value: no message fits the baseline's pattern",
+            id="hole",
+        ),
+    ],
+)
+def test_a_prompt_that_cannot_be_put_in_is_told_and_the_call_is_as_it_was(
+    served: GatewayUnderTest, prompt: Any, body: dict[str, Any], reason: str
+) -> None:
+    texts, use = substituted(served, prompt, body)
+    assert texts == [[message["content"] for message in body["messages"]]]
+    assert (use.prompt_applied, use.prompt_reason, use.replaced_fingerprint) == (False, reason, None)
+
+
+def test_the_baseline_itself_leaves_the_call_as_it_was(served: GatewayUnderTest) -> None:
+    texts, use = substituted(served, BASELINE)
+    assert texts == [[APP["system"], APP["user"]]]
+    assert use.prompt_applied is True
+    assert use.prompt_fingerprint == Prompt.parse(BASELINE[0]["pattern"]).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "values"),
+    [
+        ("a {x} c", "a b c", {"x": "b"}),
+        ("a {x} c", "  a b c\n", {"x": "b"}),
+        ("a {x} c", "a b", None),
+        ("{x}\n{y}", "one\ntwo\nthree", {"x": "one", "y": "two\nthree"}),
+        ("{x} and {x}", "a and a", {"x": "a"}),
+        ("{x} and {x}", "a and b", None),
+        ('{"json": {x}} (.*)', '{"json": 1} (.*)', {"x": "1"}),
+        ("no hole", "no hole", {}),
+    ],
+)
+def test_a_pattern_fits_a_text(pattern: str, text: str, values: dict[str, str] | None) -> None:
+    assert fit(pattern, text) == values
+
+
+def test_the_text_of_a_user_message_is_replaced_and_its_image_stays(served: GatewayUnderTest) -> None:
+    image = {"type": "image_url", "image_url": {"url": "http://h/i.png"}}
+    body = chat(**APP)
+    body["messages"][1]["content"] = [{"type": "text", "text": APP["user"]}, image]
+    texts, _ = substituted(served, candidate("P", "{query}"), body)
+    assert texts[0][1] == [{"type": "text", "text": "my card?"}, image]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body", "changed"),
+    [
+        (
+            messages,
+            {"messages": [{"role": "user", "content": "a"}]},
+            {"messages": [{"role": "user", "content": "b"}]},
+        ),
+        (responses, {"input": "a"}, {"input": "b"}),
+        (
+            responses,
+            {"input": [{"role": "user", "content": [{"type": "input_text", "text": "a"}]}]},
+            {"input": [{"role": "user", "content": [{"type": "input_text", "text": "b"}]}]},
+        ),
+    ],
+)
+def test_the_other_apis_user_messages(dialect: Any, body: dict[str, Any], changed: dict[str, Any]) -> None:
+    assert dialect.user_texts(body) == ["a"]
+    assert dialect.with_user(body, 0, "b") == changed
