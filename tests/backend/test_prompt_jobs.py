@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -330,6 +331,17 @@ def on_db(db: Path) -> Iterator[Api]:
         httpx.Client(base_url=backend.url, headers={"X-API-Key": backend.key}, timeout=30) as http,
     ):
         yield Api(backend, http)
+
+
+def test_a_stop_in_the_middle_of_a_search_is_quick_and_leaves_no_thread(open_api: Open, serve: Serve) -> None:
+    threads = set(threading.enumerate())
+    api, app = open_api(), LabelApp(delay_s=0.05)
+    api.submit_search(serve(app))
+    wait_until(lambda: len(app.bodies) >= 12)
+    came = time.monotonic()
+    api.backend.stop()
+    assert time.monotonic() - came < 1.0
+    assert set(threading.enumerate()) <= threads
 
 
 def test_a_search_goes_on_after_a_stop_to_the_same_result(tmp_path: Path, serve: Serve, done: Done) -> None:
