@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_synth.plugin.detect import concerns_us
+from pytest_synth.plugin.detect import COLLECTED, concerns_us, keep_prompts
 from pytest_synth.plugin.fixtures import (
     synth_client,
     synth_eval,
+    synth_prompt,
     synth_result,
+    synth_snapshot,
     synth_submission,
     synth_task_app,
     synth_tunnel,
 )
 from pytest_synth.plugin.options import add_options
+from pytest_synth.plugin.outputs import add_output_options, read_outputs
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
 __all__ = [
     "synth_client",
     "synth_eval",
+    "synth_prompt",
     "synth_result",
+    "synth_snapshot",
     "synth_submission",
     "synth_task_app",
     "synth_tunnel",
@@ -43,16 +48,25 @@ MARKERS = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
+    add_output_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for line in MARKERS:
         config.addinivalue_line("markers", line)
+    keep_prompts(config)
+    read_outputs(config)  # a wrong one is told before anything runs
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[COLLECTED] = tuple(items)  # before others deselect some
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if any(concerns_us(item) for item in session.items):
+    # A part for merge is wanted even of a job that has drawn no eval.
+    if any(concerns_us(item) for item in session.items) or session.config.getoption("synth_shard_out"):
         from pytest_synth.plugin.run import run_of
 
         run_of(session)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_synth.evals.resources import Resources
-from pytest_synth.plugin.homeward import GatheredEntries
 from pytest_synth.plugin.options import read_settings
+from pytest_synth.plugin.record import RunRecord
 from pytest_synth.plugin.rendezvous import WORKER_INPUT, Rendezvous
-from pytest_synth.plugin.summary import write_summary
+from pytest_synth.plugin.snapshots import UNUSED_PROMPTS, write_unused
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -21,8 +21,9 @@ class ControllerRun:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._gathered = GatheredEntries()
+        self._record = RunRecord(config)
         self._mistakes: tuple[str, ...] = ()
+        self._unused: tuple[str, ...] = ()
         self._rendezvous: Rendezvous | None = None
 
     @pytest.hookimpl(optionalhook=True)
@@ -30,24 +31,26 @@ class ControllerRun:
         if not node.gateway.spec.popen:
             return  # a worker on another machine cannot reach our loopback; it says so when it needs us
         if self._rendezvous is None:
-            self._rendezvous = Rendezvous(lambda: Resources(read_settings(self._config)))
+            self._rendezvous = Rendezvous(lambda: Resources(read_settings(self._config)), self._record.expect)
         node.workerinput[WORKER_INPUT] = self._rendezvous.address
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._gathered.take(report)
+        self._record.take(report)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        # All workers collect the same tests, so all send the same mistakes.
-        mistakes = getattr(node, "workeroutput", {}).get("synth_usage_error")
-        if mistakes:
-            self._mistakes = tuple(mistakes)
+        # All workers collect the same tests, so all send the same.
+        output = getattr(node, "workeroutput", {})
+        self._mistakes = tuple(output.get("synth_usage_error", self._mistakes))
+        self._unused = tuple(output.get(UNUSED_PROMPTS, self._unused))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         # Last, as syrupy joins the exit codes of others bit by bit.
         if self._mistakes:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        else:
+            self._record.finish(session)
 
     def pytest_unconfigure(self) -> None:
         if self._rendezvous is not None:
@@ -57,4 +60,5 @@ class ControllerRun:
     def summarise(self, reporter: TerminalReporter) -> None:
         for line in self._mistakes:
             reporter.write_line(f"ERROR: {line}", red=True)
-        write_summary(reporter, self._gathered.in_order())
+        self._record.summarise(reporter)
+        write_unused(reporter, self._unused)

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from syrupy.assertion import SnapshotAssertion
+
     from pytest_synth.client import EvalResult, SynthClient
     from pytest_synth.evals.resources import CurrentTunnel
     from pytest_synth.plugin.run import SynthRun
+    from pytest_synth.prompts import Prompt
 
 
 def _run(request: pytest.FixtureRequest) -> SynthRun:
@@ -60,3 +63,17 @@ def synth_eval(request: pytest.FixtureRequest, _synth_submission: None) -> Calla
 def synth_result(request: pytest.FixtureRequest, _synth_submission: None) -> EvalResult:
     """The `EvalResult` of the test's `synth_eval` marker. Waits for it; never raises."""
     return _run(request).outcome(request.node.nodeid).result
+
+
+@pytest.fixture
+def synth_prompt(request: pytest.FixtureRequest) -> Prompt:
+    """The `Prompt` under test: the stored one if there is one, else the one that the marker names."""
+    return _run(request).prompt_of(request.node)
+
+
+@pytest.fixture
+def synth_snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
+    """A syrupy assertion for prompts: `assert prompt == synth_snapshot` compares messages alone."""
+    from pytest_synth.plugin.snapshot_extension import PromptSnapshotExtension
+
+    return snapshot.use_extension(PromptSnapshotExtension)

@@ -1,4 +1,4 @@
-"""How the entries of a run reach the process that reports them: on test reports, as text."""
+"""How the entries of a test reach the process that reports them: on its test report, as text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_synth.report import EvalEntry
-
 if TYPE_CHECKING:
     import pytest
+
+    from pytest_synth.report import EvalEntry
 
 _ATTRIBUTE = "synth_entries"
 
@@ -18,27 +18,24 @@ def attach_entries(report: pytest.TestReport, position: int, entries: Sequence[E
     """Put the entries of a test on its report; a text, as pytest-xdist carries plain values only.
 
     Args:
+        report: As all other plugins have left it, so that it tells whether a failure was expected.
         position: Place of the test in the order of the run.
     """
-    rows = [entry.model_dump(mode="json", exclude_defaults=True) for entry in entries]
+    is_expected = report.skipped and hasattr(report, "wasxfail")
+    rows = [
+        entry.model_dump(mode="json", exclude_defaults=True)
+        | ({"expected_failure": True} if is_expected and entry.is_red else {})
+        for entry in entries
+    ]
     setattr(report, _ATTRIBUTE, json.dumps({"position": position, "entries": rows}))
 
 
-class GatheredEntries:
-    """The entries of all tests of a run, from this process or from workers."""
+def entries_of(report: pytest.TestReport) -> list[tuple[int, EvalEntry]]:
+    """Read the entries that a test report carries, with the place of the test in the order of the run."""
+    text = getattr(report, _ATTRIBUTE, None)
+    if text is None:
+        return []
+    from pytest_synth.report import EvalEntry
 
-    def __init__(self) -> None:
-        self._found: list[tuple[int, EvalEntry]] = []
-
-    def take(self, report: pytest.TestReport) -> None:
-        """Read the entries that a test report carries, if any."""
-        text = getattr(report, _ATTRIBUTE, None)
-        if text is not None:
-            found = json.loads(text)
-            self._found += [
-                (found["position"], EvalEntry.model_validate(fields)) for fields in found["entries"]
-            ]
-
-    def in_order(self) -> list[EvalEntry]:
-        """All entries in the order of the run, whichever worker sent them when."""
-        return [entry for _, entry in sorted(self._found, key=lambda pair: pair[0])]
+    found = json.loads(text)
+    return [(found["position"], EvalEntry.model_validate(fields)) for fields in found["entries"]]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,10 @@ from pytest_synth.evals.baselines import baseline_file, read_baseline
 from pytest_synth.evals.settings import Settings
 from pytest_synth.evals.spec import EvalSpec, SpecError, parse_eval
 from pytest_synth.plugin.detect import MARKER, concerns_us
+from pytest_synth.plugin.snapshots import PromptChoice, choose_prompt
+
+if TYPE_CHECKING:
+    from pytest_synth.evals.parts import Whole
 
 APP_FIXTURE = "synth_task_app"
 SUBMISSION_FIXTURE = "_synth_submission"
@@ -29,6 +33,9 @@ class PlannedEval:
         eager: Whether its job may be submitted together with the first test of the same source.
         position: Place in the order of the run.
         baseline: File of its stored baseline, whether it is there or not.
+        choice: Which prompt it runs; `spec.prompt` is that one.
+        whole: What the marker asks for, where `spec` is only one shard's share of its seeds.
+        is_elsewhere: Another shard runs it, and this one skips it.
     """
 
     item: pytest.Item
@@ -37,6 +44,21 @@ class PlannedEval:
     eager: bool
     position: int
     baseline: Path
+    choice: PromptChoice
+    whole: Whole | None = None
+    is_elsewhere: bool = False
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether a verdict can fail the test."""
+        return self.whole is not None or (self.spec is not None and self.spec.has_criterion)
+
+    @property
+    def max_regression(self) -> float | None:
+        """What the marker says of a baseline, also where the spec is only a share."""
+        if self.whole is not None:
+            return self.whole.rule.max_regression
+        return None if self.spec is None else self.spec.max_regression
 
 
 def plan_items(
@@ -103,7 +125,13 @@ def _plan(item: pytest.Item, position: int, settings: Settings, is_worker: bool)
     baseline = baseline_file(item.path, item.nodeid.partition("::")[2].replace("::", "."))
     if spec is not None and spec.max_regression is not None and not settings.update_baseline:
         _check_baseline(baseline)
-    return PlannedEval(item, spec, source, eager, position, baseline)
+    try:
+        choice = choose_prompt(item, None if spec is None else spec.prompt)
+    except ConfigError as error:
+        raise SpecError(str(error)) from error
+    if spec is not None:
+        spec = replace(spec, prompt=choice.prompt)
+    return PlannedEval(item, spec, source, eager, position, baseline, choice)
 
 
 def _fixture_names(item: pytest.Item) -> Sequence[str]:

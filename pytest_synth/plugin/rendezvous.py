@@ -9,17 +9,21 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Client, Connection, Listener
 from typing import TYPE_CHECKING, Any
 
 from pytest_synth.errors import SynthError
-from pytest_synth.evals.resources import AppAddress, AppReference
+from pytest_synth.evals.apps import AppAddress
+from pytest_synth.evals.resources import AppReference
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_synth.evals.parts import Planned
+    from pytest_synth.evals.relaying import Note
     from pytest_synth.evals.resources import Resources
+    from pytest_synth.prompts import Prompt
 
 WORKER_INPUT = "synth_rendezvous"
 Address = tuple[str, int, str]  # host, port, key as hex: plain values, as `workerinput` needs them
@@ -30,10 +34,14 @@ class Rendezvous:
 
     Args:
         open_resources: Called at the first question, in a thread of the rendezvous.
+        take_plan: Called with what a worker has collected, likewise; all workers collect the same.
     """
 
-    def __init__(self, open_resources: Callable[[], Resources]) -> None:
+    def __init__(
+        self, open_resources: Callable[[], Resources], take_plan: Callable[[Sequence[Planned]], None]
+    ) -> None:
         self._open = open_resources
+        self._take_plan = take_plan
         self._resources: Resources | None = None
         self._lock = threading.Lock()
         key = secrets.token_bytes(32)
@@ -79,14 +87,23 @@ class Rendezvous:
         # One at a time: two workers that ask at once must not start two backends.
         with self._lock:
             try:
+                if kind == "plan":
+                    self._take_plan(argument)
+                    return "ok", None
                 if self._resources is None:
                     self._resources = self._open()
                 if kind == "backend":
                     client = self._resources.client()
                     return "ok", (client.base_url, client.api_key)
-                target, rootpath = argument
-                address = self._resources.address_of(AppReference(target, rootpath))
-                return "ok", (address.url, address.tunnel, address.key)
+                target, rootpath, *rest = argument
+                app = self._resources.app(AppReference(target, rootpath))
+                match kind:
+                    case "app":
+                        return "ok", app.address()
+                    case "open_route":
+                        return "ok", app.open_route(*rest)
+                    case _:
+                        return "ok", app.close_route(*rest)
             except SynthError as error:
                 return "error", str(error)
 
@@ -97,6 +114,10 @@ class ControllerLink:
     def __init__(self, address: Address) -> None:
         self._address = address
 
+    def tell_plan(self, plan: Sequence[Planned]) -> None:
+        """Tell which tests have to do with evals; a worker that dies cannot tell it at its end."""
+        self._ask("plan", plan)
+
     def backend(self) -> tuple[str, str]:
         """URL and key of the backend."""
         url, key = self._ask("backend", None)
@@ -104,7 +125,17 @@ class ControllerLink:
 
     def app(self, target: str, rootpath: Path) -> AppAddress:
         """Where the task app that an import string names is served."""
-        return AppAddress(*self._ask("app", (target, rootpath)))
+        address: AppAddress = self._ask("app", (target, rootpath))
+        return address
+
+    def open_route(self, target: str, rootpath: Path, prompt: Prompt | None) -> str:
+        """Open a path of that app for a job's rollouts."""
+        return str(self._ask("open_route", (target, rootpath, prompt)))
+
+    def close_route(self, target: str, rootpath: Path, path: str) -> tuple[Note, ...]:
+        """Close such a path, and say what was seen of the rollouts."""
+        notes: tuple[Note, ...] = self._ask("close_route", (target, rootpath, path))
+        return notes
 
     def _ask(self, kind: str, argument: Any) -> Any:
         host, port, key = self._address

@@ -18,18 +18,32 @@ from pytest_synth.evals.resources import AppAddress, CurrentTunnel, Owner, Resou
 from pytest_synth.evals.settings import Settings
 from pytest_synth.evals.spec import SpecError, parse_eval
 from pytest_synth.plugin.gate import enforce
-from pytest_synth.plugin.homeward import GatheredEntries, attach_entries
+from pytest_synth.plugin.homeward import attach_entries
 from pytest_synth.plugin.items import PlannedEval, plan_items
+from pytest_synth.plugin.junit import note_properties
 from pytest_synth.plugin.options import read_settings
+from pytest_synth.plugin.outputs import read_outputs
 from pytest_synth.plugin.progress import ProgressLine
-from pytest_synth.plugin.summary import header_line, write_summary
+from pytest_synth.plugin.record import RunRecord
+from pytest_synth.plugin.shards import as_share, planned, share_out
+from pytest_synth.plugin.snapshots import (
+    UNUSED_PROMPTS,
+    as_stale,
+    choose_prompt,
+    not_submitted,
+    stale_in_rows,
+    unused_prompts,
+    write_unused,
+)
+from pytest_synth.plugin.summary import header_line
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
     from pytest_synth.client import EvalResult
-    from pytest_synth.contracts.evals import PromptSource
     from pytest_synth.gates import Verdict
+    from pytest_synth.plugin.rendezvous import ControllerLink
+    from pytest_synth.prompts import Prompt
     from pytest_synth.report import EvalEntry
 
 PLUGIN_NAME = "synth-run"
@@ -37,11 +51,16 @@ PLUGIN_NAME = "synth-run"
 
 @dataclass(frozen=True)
 class EvalOutcome:
-    """A finished eval: what came back, what the gate says, and the row for the reports."""
+    """A finished eval: what came back, what the gate says, and the row for the reports.
+
+    Attributes:
+        is_stale: The stored prompt that ran came from another one than the code's.
+    """
 
     result: EvalResult
     verdict: Verdict | None
     entry: EvalEntry
+    is_stale: bool = False
 
 
 class SynthRun:
@@ -70,7 +89,9 @@ class SynthRun:
         self._outcomes: dict[str, EvalOutcome] = {}
         self._calls: dict[str, int] = {}
         self._unsent: dict[str, list[EvalEntry]] = {}
-        self._gathered = GatheredEntries()
+        self._record = RunRecord(config)
+        self._record.expect(planned(plans.values()))
+        self._shard = read_outputs(config).shard
         self._app: object | None = None
         self._progress = ProgressLine(config)
 
@@ -82,31 +103,53 @@ class SynthRun:
         own = self.plans.get(item.nodeid)
         if own is None or own.spec is None:
             return
-        self._jobs.submit(_request(own), app)
+        self._submit(own, app)
         if not own.eager:
             return
         for plan in self.plans.values():
             if plan.eager and plan.app_source is own.app_source:
-                self._jobs.submit(_request(plan), app)
+                self._submit(plan, app)
 
     def outcome(self, node_id: str) -> EvalOutcome:
         """Wait for the eval of a marked test and judge it; kept for a rerun."""
         if node_id not in self._outcomes:
-            request = _request(self.plans[node_id])
-            with self._progress.of(node_id) as report:
-                result = self._jobs.wait(request, report)
+            request, choice = _request(self.plans[node_id]), self.plans[node_id].choice
+            if choice.stale is None:
+                with self._progress.of(node_id) as report:
+                    result = self._jobs.wait(request, report)
+            else:
+                result = not_submitted(choice.stale)
             verdict, entry = make_entry(
                 node_id,
                 request,
                 result,
                 self.settings,
                 baseline=self.plans[node_id].baseline,
-                fingerprints=self._fingerprints(request),
+                fingerprints=self._fingerprints(self.plans[node_id]),
                 update_baseline=self.settings.update_baseline,
             )
-            self._outcomes[node_id] = EvalOutcome(result, verdict, entry)
-            self._unsent.setdefault(node_id, []).append(entry)
+            entry = as_share(entry, self.plans[node_id], self._shard)
+            stale = choice.stale or stale_in_rows(choice, entry.rows)
+            if stale is not None:
+                entry = as_stale(entry, stale)
+            self._outcomes[node_id] = EvalOutcome(result, verdict, entry, is_stale=stale is not None)
+            self._keep(self.plans[node_id].item, entry)
         return self._outcomes[node_id]
+
+    def prompt_of(self, item: pytest.Item) -> Prompt:
+        """The prompt under test, for the fixture `synth_prompt`.
+
+        Raises:
+            pytest.UsageError: If it is the task app's own, which only the app knows.
+        """
+        plan = self.plans.get(item.nodeid)
+        choice = choose_prompt(item, None) if plan is None else plan.choice
+        if choice.prompt is None:
+            raise pytest.UsageError(
+                f"synth_prompt in {item.nodeid}: the test has no stored prompt, and its marker names none; "
+                "the task app's own is known to the app alone"
+            )
+        return choice.prompt
 
     def call_for(self, item: pytest.Item) -> Callable[..., EvalResult]:
         """The function behind the fixture `synth_eval`, for one test."""
@@ -129,10 +172,19 @@ class SynthRun:
             with self._progress.of(key) as report:
                 result = self._jobs.wait(request, report)
             _, entry = make_entry(key, request, result, self.settings)
-            self._unsent.setdefault(item.nodeid, []).append(entry)
+            self._keep(item, entry)
             return result
 
         return synth_eval
+
+    def _keep(self, item: pytest.Item, entry: EvalEntry) -> None:
+        """Keep an entry for the test's report, and its figures for other plugins' files."""
+        self._unsent.setdefault(item.nodeid, []).append(entry)
+        note_properties(item, entry)
+
+    def _submit(self, plan: PlannedEval, app: object) -> None:
+        if plan.choice.stale is None:
+            self._jobs.submit(_request(plan), app)
 
     def current_tunnel(self, app: object) -> CurrentTunnel:
         """The session's tunnel object; until a test has named its app, the given one counts."""
@@ -143,15 +195,16 @@ class SynthRun:
     def _address(self) -> AppAddress:
         return self.resources.address_of(self._app)
 
-    def _fingerprints(self, request: Request) -> Fingerprints:
+    def _fingerprints(self, plan: PlannedEval) -> Fingerprints:
         """Of the app of the running test; asked for only where a baseline needs them."""
-        if request.spec.max_regression is None:
+        assert plan.spec is not None
+        if plan.max_regression is None:
             return NO_FINGERPRINTS
         try:
             address = self.resources.address_of(self._app)
         except SynthError:
             return NO_FINGERPRINTS  # the job has failed for the same reason, and says so
-        return fingerprints_of(fetch_taskset(address.url, address.key), request.spec.split)
+        return fingerprints_of(fetch_taskset(address.url, address.key), plan.spec.split)
 
     # Hooks
 
@@ -160,34 +213,40 @@ class SynthRun:
         plan = self.plans.get(pyfuncitem.nodeid)
         if plan is not None and plan.spec is not None:
             outcome = self.outcome(pyfuncitem.nodeid)
-            if plan.spec.has_criterion:
+            if plan.is_gated or outcome.is_stale:
                 enforce(outcome.entry)
         return (yield)
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # the outermost: it sees what xfail has made of a failure
     def pytest_runtest_makereport(
         self, item: pytest.Item
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        if report.when == "call" or (report.when == "setup" and report.failed):
+        if report.when == "call" or (report.when == "setup" and not report.passed):
             entries = self._unsent.pop(item.nodeid, [])
             if entries:
                 attach_entries(report, self.plans[item.nodeid].position, entries)
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._gathered.take(report)
+        self._record.take(report)
 
     def pytest_report_collectionfinish(self) -> str | None:
         evals = sum(plan.spec is not None for plan in self.plans.values())
         return header_line(self.settings, evals) if evals and self._config.get_verbosity() >= 0 else None
 
     def summarise(self, reporter: TerminalReporter) -> None:
-        write_summary(reporter, self._gathered.in_order())
+        self._record.summarise(reporter)
+        write_unused(reporter, unused_prompts(self._config))
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self._jobs.cancel_all()
+        output = getattr(self._config, "workeroutput", None)
+        if output is None:
+            self._record.finish(session)
+        else:
+            output[UNUSED_PROMPTS] = unused_prompts(self._config)
 
     def pytest_unconfigure(self) -> None:
         self.resources.close()
@@ -207,7 +266,10 @@ def run_of(session: pytest.Session) -> SynthRun:
         try:
             settings = read_settings(config)
             owner = _owner(config)
-            plans = plan_items(session.items, settings, is_worker=hasattr(config, "workerinput"))
+            plans = plan_items(session.items, settings, is_worker=owner is not None)
+            plans = share_out(plans, read_outputs(config).shard)
+            if owner is not None:
+                owner.tell_plan(planned(plans.values()))
         except pytest.UsageError as error:
             if not hasattr(config, "workeroutput"):
                 raise
@@ -220,7 +282,7 @@ def run_of(session: pytest.Session) -> SynthRun:
     return run
 
 
-def _owner(config: pytest.Config) -> Owner | None:
+def _owner(config: pytest.Config) -> ControllerLink | None:
     """The controller, in a worker of pytest-xdist."""
     if not hasattr(config, "workerinput"):
         return None
@@ -237,5 +299,4 @@ def _owner(config: pytest.Config) -> Owner | None:
 
 def _request(plan: PlannedEval) -> Request:
     assert plan.spec is not None
-    source: PromptSource = "marker" if plan.spec.prompt is not None else "app"
-    return Request(plan.item.nodeid, plan.spec, plan.position, source)
+    return Request(plan.item.nodeid, plan.spec, plan.position, plan.choice.source)
