@@ -27,7 +27,7 @@ ALLOWED = {
         "contracts", "prompts", "_serving", "client", "localapi", "tunnels", "gates", "report", "backend",
     },
     "plugin": {
-        "evals", "contracts", "prompts", "_serving", "client", "localapi", "tunnels", "gates", "report", "backend",
+        "evals", "prompt_files", "contracts", "prompts", "_serving", "client", "localapi", "tunnels", "gates", "report", "backend",
     },
     "cli": {
         "evals", "contracts", "prompts", "_serving", "client", "localapi", "tunnels", "gates", "report", "backend",
