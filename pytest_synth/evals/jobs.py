@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from pytest_synth.errors import SynthError
+from pytest_synth.errors import (
+    BackendUnreachable,
+    InvalidRequestError,
+    NotFoundError,
+    RateLimitError,
+    ServerError,
+    SynthError,
+)
+from pytest_synth.evals.joining import Seen, complete, join, recover
+from pytest_synth.evals.published import published_body
 
 if TYPE_CHECKING:
     from pytest_synth.client import EvalResult
-    from pytest_synth.contracts.evals import PromptSource
+    from pytest_synth.contracts.evals import EvalRow, PromptSource
+    from pytest_synth.evals.apps import AppAddress
+    from pytest_synth.evals.backends import Backend
+    from pytest_synth.evals.relaying import Note
     from pytest_synth.evals.resources import Resources
     from pytest_synth.evals.settings import Settings
     from pytest_synth.evals.spec import EvalSpec
@@ -23,6 +39,11 @@ sleep = time.sleep
 LOCAL_POLL_S = (0.01, 0.1)  # first and longest pause; a status of the embedded backend costs 1 ms
 REMOTE_POLL_S = (0.5, 3.0)
 STALL_S = 60.0  # beyond the time-out of a rollout: what retries and a slow backend may add
+SILENCE_S = 60.0  # a backend elsewhere may be away for so long; its jobs go on meanwhile
+OUTAGE_S = 120.0  # a tunnel is noticed to be down within 30 s, and restarted within 60 s
+CANCEL_S = 10.0  # for all jobs that are left over at the end
+_CANCEL_READ_S = 5.0
+_TUNNEL_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -49,6 +70,65 @@ class Request:
     prompt_source: PromptSource
 
 
+@dataclass
+class _Job:
+    """One job at the backend.
+
+    Attributes:
+        sample: Number of the repetition that it is; None: it has all of them.
+        address: Of the task app when the job was submitted.
+        route: Path below it, for a backend that knows the published API only.
+        is_second: It was submitted in place of one that a tunnel's restart had cut.
+        completed: Rollouts that have ended.
+        ended_at: When its end was first seen, if it waits for the tunnel since.
+    """
+
+    id: str
+    seeds: tuple[int, ...]
+    sample: int | None
+    address: AppAddress
+    route: str
+    is_second: bool
+    completed: int = 0
+    ended_at: float | None = None
+
+    def rows_of(self, result: EvalResult) -> list[EvalRow]:
+        """Its rows: of seeds that it was given, and for each rollout one."""
+        asked = frozenset(self.seeds)
+        return list({(row.seed, row.sample): row for row in result.rows if row.seed in asked}.values())
+
+    def seeds_without_reward(self, rows: Iterable[EvalRow], samples: int) -> tuple[int, ...]:
+        """Seeds of which a sample has no reward; `samples` is what the whole eval asked for."""
+        asked = samples if self.sample is None else 1
+        found = Counter(row.seed for row in rows if row.score is not None)
+        return tuple(seed for seed in self.seeds if found[seed] < asked)
+
+
+@dataclass
+class _Eval:
+    """One eval while it runs: its open jobs, and what the others have brought."""
+
+    request: Request
+    app: object
+    jobs: list[_Job] = field(default_factory=list)
+    results: list[EvalResult] = field(default_factory=list)
+    rows: list[EvalRow] = field(default_factory=list)
+
+    @property
+    def progress(self) -> Progress:
+        spec = self.request.spec
+        done = len(self.rows) + sum(job.completed for job in self.jobs)
+        return Progress(done, len(spec.seeds) * spec.samples)
+
+    def joined(self, error: str | None = None) -> EvalResult:
+        """The eval's result; the job's own, where one job was enough and nothing was to add."""
+        results = self.results
+        if error is None and len(results) == 1 and self.rows == list(results[0].rows):
+            return results[0]
+        places = {seed: place for place, seed in enumerate(self.request.spec.seeds)}
+        return join(results, sorted(self.rows, key=lambda row: (places[row.seed], row.sample)), error)
+
+
 class EvalJobs:
     """The jobs of one run.
 
@@ -60,42 +140,94 @@ class EvalJobs:
         self._resources = resources
         self._settings = settings
         self._run_id = run_id
-        self._ids: dict[str, str] = {}
+        self._evals: dict[str, _Eval] = {}
         self._results: dict[str, EvalResult] = {}
+        self._lost: list[str] = []  # jobs whose end was not seen
 
     def submit(self, request: Request, app: object) -> None:
         """Submit an eval; nothing happens if its key was submitted before."""
-        if request.key in self._ids or request.key in self._results:
+        if request.key in self._evals or request.key in self._results:
             return
+        run = self._evals[request.key] = _Eval(request, app)
+        spec = request.spec
         try:
-            address = self._resources.address_of(app)
-            body = self._body(request, address.url, address.key)
-            self._ids[request.key] = self._resources.client().submit_eval(body)
+            has_samples = self._resources.backend().takes_extensions
+            for sample in [None] if has_samples else range(spec.samples):
+                run.jobs.append(self._start(run, spec.seeds, sample))
         except SynthError as error:
+            self._lost += self._cancel(job.id for job in run.jobs)
             self._results[request.key] = _failed(str(error))
+            del self._evals[request.key]
 
     def wait(self, request: Request, report: Callable[[Progress], None]) -> EvalResult:
         """Wait for an eval that was submitted; its result is kept, so that a rerun costs nothing."""
         if request.key not in self._results:
+            run = self._evals[request.key]
             try:
-                self._results[request.key] = self._poll(request, report)
+                self._poll(run, report)
+                result = run.joined()
             except SynthError as error:
-                self._results[request.key] = _failed(str(error), self._ids[request.key])
-            del self._ids[request.key]
+                self._give_up(run, may_ask=not isinstance(error, BackendUnreachable))
+                result = run.joined(str(error))
+            self._results[request.key] = result
+            del self._evals[request.key]
         return self._results[request.key]
 
-    def cancel_all(self) -> None:
-        """Cancel what is still running at a backend that outlives the run."""
-        ids, self._ids = list(self._ids.values()), {}
-        if self._resources.is_local:
-            return  # its own backend stops with the run
-        for job_id in ids:
-            try:
-                self._resources.client().cancel_eval(job_id)
-            except SynthError:
-                return  # unreachable: the others cannot be cancelled either
+    def cancel_all(self) -> Sequence[str]:
+        """Cancel what may still run at a backend that outlives the run, at most `CANCEL_S` seconds long.
 
-    def _body(self, request: Request, url: str, key: str | None) -> dict[str, Any]:
+        Returns:
+            Ids of the jobs that could not be cancelled.
+        """
+        ids = [*self._lost, *(job.id for run in self._evals.values() for job in run.jobs)]
+        self._lost, self._evals = [], {}
+        return () if self._resources.is_local else self._cancel(ids)  # its own backend stops with the run
+
+    def _cancel(self, job_ids: Iterable[str]) -> list[str]:
+        """Cancel jobs, and say which ones could not be."""
+        from pytest_synth.client.endpoints import segment
+        from pytest_synth.client.exchange import exchange
+
+        client, left = self._resources.client(), list(job_ids)
+
+        def cancel(job_id: str) -> None:
+            path = f"/api/eval/jobs/{segment(job_id)}/cancel"
+            with suppress(SynthError):  # it stays in `left`
+                client.run(exchange("POST", path, body={}, timeout_s=_CANCEL_READ_S))
+                left.remove(job_id)
+
+        # Daemons, all at once: one that hangs holds up neither the others nor the end of the process.
+        threads = [threading.Thread(target=cancel, args=(job_id,), daemon=True) for job_id in left]
+        for thread in threads:
+            thread.start()
+        deadline = monotonic() + CANCEL_S
+        for thread in threads:
+            thread.join(max(0.0, deadline - monotonic()))
+        return list(left)
+
+    def _start(
+        self, run: _Eval, seeds: tuple[int, ...], sample: int | None, *, is_second: bool = False
+    ) -> _Job:
+        backend = self._resources.backend()
+        body, route = self._body(run.request, seeds), ""
+        if not backend.takes_extensions:
+            body = published_body(body, backend)  # refuses before a tunnel is opened
+        address = self._address(run.app)
+        if not backend.takes_extensions:
+            route = self._resources.open_route(run.app, run.request.spec.prompt)
+        body |= {"task_app_url": address.url + route, "task_app_api_key": address.key}
+        return _Job(backend.client.submit_eval(body), seeds, sample, address, route, is_second)
+
+    def _address(self, app: object) -> AppAddress:
+        """Where the task app is, once its tunnel is up: a job that starts earlier would lose rollouts."""
+        deadline = monotonic() + OUTAGE_S
+        while True:
+            address = self._resources.address_of(app)
+            if address.is_up or monotonic() > deadline:
+                return address
+            sleep(_TUNNEL_POLL_S)
+
+    def _body(self, request: Request, seeds: tuple[int, ...]) -> dict[str, Any]:
         spec = request.spec
         extensions: dict[str, Any] = {
             "samples": spec.samples,
@@ -109,41 +241,135 @@ class EvalJobs:
         if self._settings.fail_fast and spec.min_reward is not None:
             extensions["fail_fast"] = {"min_reward": spec.min_reward, "allow_missing": spec.allow_missing}
         return {
-            "task_app_url": url,
-            "task_app_api_key": key,
             "env_name": spec.env_name,
-            "seeds": list(spec.seeds),
+            "seeds": list(seeds),
             "policy": self._settings.policy | dict(spec.policy or {}),
             "env_config": dict(spec.env_config or {}),
-            "max_concurrent": spec.max_concurrent or self._settings.concurrency,
+            "max_concurrent": self._concurrency(request),
             "timeout": spec.timeout,
             "extensions": extensions,
         }
 
-    def _poll(self, request: Request, report: Callable[[Progress], None]) -> EvalResult:
+    def _concurrency(self, request: Request) -> int:
+        return request.spec.max_concurrent or self._settings.concurrency
+
+    def _poll(self, run: _Eval, report: Callable[[Progress], None]) -> None:
+        """Look at the jobs of an eval until all have ended.
+
+        Raises:
+            SynthError: If there is nothing to wait for any more; what has ended is in `run`.
+        """
+        backend = self._resources.backend()
+        pause, longest = LOCAL_POLL_S if backend.is_near else REMOTE_POLL_S
+        done, moved_at, heard_at = -1, monotonic(), monotonic()
+        while run.jobs:
+            address = self._resources.address_of(run.app)
+            try:
+                for job in list(run.jobs):
+                    self._look(run, job, address)
+                heard_at = monotonic()
+            except (BackendUnreachable, RateLimitError, ServerError):
+                if backend.is_near or monotonic() - heard_at > SILENCE_S:
+                    raise
+            if run.progress.completed != done:
+                done, moved_at = run.progress.completed, monotonic()
+                report(run.progress)
+            elif monotonic() - moved_at > self._stall_s(run.request, backend):
+                raise SynthError(
+                    f"job {run.jobs[0].id} made no progress for {monotonic() - moved_at:.0f} s "
+                    f"({done} of {run.progress.total} rollouts done)"
+                )
+            if run.jobs:
+                sleep(pause)
+                pause = min(pause * 1.5, longest)
+
+    def _stall_s(self, request: Request, backend: Backend) -> float:
+        """Seconds without progress that are too many; a backend may tell of none before the end."""
+        spec = request.spec
+        waves = 1 if backend.is_ours else ceil(len(spec.seeds) / self._concurrency(request))
+        return spec.timeout * waves + STALL_S
+
+    def _look(self, run: _Eval, job: _Job, address: AppAddress) -> None:
+        """Ask for a job's status; take its rows once it has ended, or can bring no more."""
         from pytest_synth.client import EvalResult
 
-        client, job_id = self._resources.client(), self._ids[request.key]
-        pause, longest = LOCAL_POLL_S if self._resources.is_local else REMOTE_POLL_S
-        done, since = -1, monotonic()
-        while True:
-            result = EvalResult.from_response(job_id, client.eval_status(job_id))
-            if result.is_terminal:
-                return EvalResult.from_response(job_id, result.raw | client.eval_results(job_id))
-            if result.num_completed != done:
-                done, since = result.num_completed, monotonic()
-                report(Progress(result.num_completed, result.num_total))
-            elif monotonic() - since > request.spec.timeout + STALL_S:
-                client.cancel_eval(job_id)
-                raise SynthError(
-                    f"job {job_id} made no progress for {monotonic() - since:.0f} s "
-                    f"({result.num_completed} of {result.num_total} rollouts done)"
-                )
-            sleep(pause)
-            pause = min(pause * 1.5, longest)
+        has_moved = address.url != job.address.url
+        if has_moved:  # a quick tunnel is back under another name, which the job does not know
+            self._cancel([job.id])
+        client = self._resources.client()
+        status = EvalResult.from_response(job.id, client.eval_status(job.id))
+        job.completed = status.num_completed
+        if not (status.is_terminal or has_moved):
+            return
+        result = self._result(status)
+        missing = job.seeds_without_reward(job.rows_of(result), run.request.spec.samples)
+        if missing and not has_moved and not address.is_up:
+            # Its last rollouts may have been lost with the tunnel, which has not been restarted yet.
+            job.ended_at = job.ended_at or monotonic()
+            if monotonic() - job.ended_at < OUTAGE_S:
+                return
+        if missing and address.generation != job.address.generation:
+            self._take_cut(run, job, result)
+        else:
+            run.rows += _completed(run, job, job.rows_of(result), self._notes(run, job))
+            run.results.append(result)
+            run.jobs.remove(job)
+
+    def _take_cut(self, run: _Eval, job: _Job, result: EvalResult) -> None:
+        """Keep the rewards of a job that a tunnel's restart has cut, and submit the rest again, once."""
+        notes = self._notes(run, job)
+        rows = recover(job.rows_of(result), notes or ())
+        missing = job.seeds_without_reward(rows, run.request.spec.samples)
+        run.rows += [row for row in _completed(run, job, rows, notes) if row.seed not in missing]
+        run.jobs.remove(job)
+        if not missing:
+            return
+        if job.is_second:
+            raise SynthError(f"the tunnel to the task app was restarted twice, and cut job {job.id} too")
+        try:
+            run.jobs.append(self._start(run, missing, job.sample, is_second=True))
+        except SynthError as error:
+            raise SynthError(
+                f"the tunnel was restarted, and what it had cut cannot run again: {error}"
+            ) from error
+
+    def _result(self, status: EvalResult) -> EvalResult:
+        """A job's result, as far as there is one."""
+        from pytest_synth.client import EvalResult
+
+        try:
+            results = self._resources.client().eval_results(status.job_id)
+        except (InvalidRequestError, NotFoundError):
+            if status.succeeded:
+                raise
+            return status  # the published API has results of completed jobs only
+        return EvalResult.from_response(status.job_id, status.raw | results)
+
+    def _notes(self, run: _Eval, job: _Job) -> Sequence[Note] | None:
+        """What was seen of a job's rollouts here; asked for once, at its end. None: they do not come by."""
+        return self._resources.close_route(run.app, job.route) if job.route else None
+
+    def _give_up(self, run: _Eval, *, may_ask: bool) -> None:
+        """Cancel what is open, and keep the rewards that are there: they are paid for."""
+        from pytest_synth.client import EvalResult
+
+        self._lost += self._cancel(job.id for job in run.jobs)
+        for job in run.jobs if may_ask else ():
+            with suppress(SynthError):  # the eval has failed already, for a reason of its own
+                status = EvalResult.from_response(job.id, self._resources.client().eval_status(job.id))
+                notes = self._notes(run, job)
+                rows = recover(job.rows_of(self._result(status)), notes or ())
+                run.rows += [row for row in _completed(run, job, rows, notes) if row.score is not None]
 
 
-def _failed(reason: str, job_id: str = "") -> EvalResult:
+def _completed(run: _Eval, job: _Job, rows: list[EvalRow], notes: Sequence[Note] | None) -> list[EvalRow]:
+    """A job's rows with what the backend does not tell, if it is one of the published API."""
+    if job.sample is None:
+        return rows
+    return complete(rows, Seen(run.request.spec, run.request.prompt_source, job.sample, notes))
+
+
+def _failed(reason: str) -> EvalResult:
     from pytest_synth.client import EvalResult
 
-    return EvalResult.from_response(job_id, {"status": "failed", "error": reason, "results": []})
+    return EvalResult.from_response("", {"status": "failed", "error": reason, "results": []})

@@ -5,21 +5,29 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pytest_synth.errors import ConfigError, SynthError, TaskAppError
+from pytest_synth.evals.apps import App, GivenApp, OwnedApp, ServedApp
+from pytest_synth.evals.apps import AppAddress as AppAddress
+from pytest_synth.evals.apps import CurrentTunnel as CurrentTunnel
+from pytest_synth.evals.apps import Owner as Owner
 
 if TYPE_CHECKING:
     from pytest_synth._serving import ServerThread
+    from pytest_synth.backend import RunningBackend
     from pytest_synth.client import SynthClient
+    from pytest_synth.evals.backends import Backend
+    from pytest_synth.evals.relaying import Note
     from pytest_synth.evals.settings import Settings
+    from pytest_synth.prompts import Prompt
 
 KEY_VARIABLE = "ENVIRONMENT_API_KEY"
 
@@ -30,43 +38,6 @@ class AppReference:
 
     target: str
     rootpath: Path
-
-
-@dataclass(frozen=True)
-class AppAddress:
-    """Where the backend reaches a task app, and the key that it has to send (None: the user's own)."""
-
-    url: str
-    tunnel: str
-    key: str | None
-
-
-class CurrentTunnel:
-    """The tunnel to the task app of the test that is running.
-
-    One object for the session, as a session fixture must be; two folders of tests with two apps still
-    see each its own.
-    """
-
-    def __init__(self, locate: Callable[[], AppAddress]) -> None:
-        self._locate = locate
-
-    @property
-    def url(self) -> str:
-        return self._locate().url
-
-    @property
-    def backend(self) -> str:
-        """Kind of the tunnel, as in `--synth-tunnel`."""
-        return self._locate().tunnel
-
-
-class Owner(Protocol):
-    """Another process that owns the backend and the app of the settings, such as xdist's controller."""
-
-    def backend(self) -> tuple[str, str]: ...
-
-    def app(self, target: str, rootpath: Path) -> AppAddress: ...
 
 
 class Resources:
@@ -81,9 +52,12 @@ class Resources:
         self._owner = owner
         self._stack = ExitStack()
         self._client: SynthClient | None = None
-        self._apps: dict[object, AppAddress | SynthError] = {}
+        self._backend: Backend | None = None
+        self._gateway: RunningBackend | None = None
+        self._apps: dict[object, App | SynthError] = {}
         self._kept: list[object] = []  # apps are keyed by identity, so they must stay alive
         self._key: str | None = None
+        self._is_uploaded = False
         self._servers: list[ServerThread] = []
 
     def default_app(self) -> object:
@@ -92,17 +66,37 @@ class Resources:
         return AppReference(self._settings.app, self._settings.rootpath)
 
     def client(self) -> SynthClient:
-        """Client of the configured backend; starts the embedded one at the first call."""
+        """Client of the configured backend; starts the embedded one at the first call.
+
+        Raises:
+            SynthError: If there is no key for it, or it cannot start.
+        """
         if self._client is None:
             self._client = self._open_client()
         return self._client
+
+    def backend(self) -> Backend:
+        """The configured backend, and what it can do; asked for once.
+
+        Raises:
+            SynthError: As `client` does; or if it does not answer, or does not accept the key.
+        """
+        if self._backend is None:
+            from pytest_synth.evals.backends import Backend, ask_backend
+
+            client = self.client()
+            if self.is_local:
+                self._backend = Backend(client, is_ours=True, takes_extensions=True, is_near=True)
+            else:
+                self._backend = ask_backend(client)
+        return self._backend
 
     @property
     def is_local(self) -> bool:
         return self._settings.backend == "local"
 
-    def address_of(self, app: object) -> AppAddress:
-        """Serve a task app once and say where it is.
+    def app(self, app: object) -> App:
+        """Serve a task app once, and open its tunnel.
 
         Args:
             app: An ASGI app, an `AppReference`, or the URL of a task app that runs already.
@@ -114,13 +108,29 @@ class Resources:
         if key not in self._apps:
             self._kept.append(app)
             try:
-                self._apps[key] = self._serve(app)
+                self._apps[key] = self._use(app)
             except SynthError as error:
                 self._apps[key] = error
         found = self._apps[key]
         if isinstance(found, SynthError):
             raise found
         return found
+
+    def address_of(self, app: object) -> AppAddress:
+        """Where a task app is now; it is served at the first call.
+
+        Raises:
+            SynthError: As `app` does; or if its tunnel has died for good.
+        """
+        return self.app(app).address()
+
+    def open_route(self, app: object, prompt: Prompt | None) -> str:
+        """Open a path for a job's rollouts (see `App.open_route`)."""
+        return self.app(app).open_route(prompt)
+
+    def close_route(self, app: object, path: str) -> tuple[Note, ...]:
+        """Close a path for a job's rollouts (see `App.close_route`)."""
+        return self.app(app).close_route(path)
 
     def close(self) -> None:
         for server in self._servers:
@@ -130,8 +140,9 @@ class Resources:
 
     def _open_client(self) -> SynthClient:
         from pytest_synth.client import SynthClient
-        from pytest_synth.client.credentials import backend_url, synth_api_key
+        from pytest_synth.client.credentials import backend_url
         from pytest_synth.client.transport import StdlibTransport
+        from pytest_synth.evals.backends import is_near
 
         if self._owner is not None:
             url, key = self._owner.backend()
@@ -145,36 +156,109 @@ class Resources:
         else:
             named = self._settings.backend
             url = backend_url(None if named == "hosted" else named)
-            key = synth_api_key()
+            key = _synth_api_key(url)
         # A respx.mock of the user's test patches httpcore in the whole process; calls to our own
         # loopback backend must not be caught by it.
-        transport = StdlibTransport() if _is_loopback(url) else None
+        is_here = is_near(url) and urlsplit(url).scheme == "http"
+        transport = StdlibTransport() if is_here else None
         return SynthClient(url, key, transport=transport)
 
-    def _serve(self, app: object) -> AppAddress:
+    def _use(self, app: object) -> App:
         if isinstance(app, str):
-            if not app.startswith(("http://", "https://")):
-                raise ConfigError(f"the task app is {app!r}; give an ASGI app or an http(s) URL")
-            return AppAddress(app.rstrip("/"), "none", os.environ.get(KEY_VARIABLE))
+            return self._use_url(app)
         if isinstance(app, AppReference):
             if self._owner is not None:
-                return self._owner.app(app.target, app.rootpath)
+                return OwnedApp(self._owner, app.target, app.rootpath)
             app = load_app(app)
         if not callable(app):
             raise ConfigError(
                 f"the task app is an object of type {type(app).__name__}; give an ASGI app or an http(s) URL"
             )
-        from pytest_synth._serving import ServerDied, ServerThread
-
+        self._refuse_one_for_each_worker(needs_key=True)
         if self._key is None:
             self._key = self._stack.enter_context(environment_key())
+        self._upload(self._key)
+        return self._serve(app, self._key)
+
+    def _use_url(self, url: str) -> App:
+        from pytest_synth.evals.backends import is_near
+
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"the task app is {url!r}; give an ASGI app or an http(s) URL")
+        url, key = url.rstrip("/"), os.environ.get(KEY_VARIABLE)
+        if not is_near(url) or (self._tunnel_kind() == "localhost" and self.backend().takes_extensions):
+            return GivenApp(url, key)
+        from pytest_synth.tunnels.forwarding import forwarding_app
+
+        self._refuse_one_for_each_worker(needs_key=False)
+        return self._serve(forwarding_app(url), key)
+
+    def _serve(self, app: Any, key: str | None) -> ServedApp:
+        """Serve an app here, and open the tunnel to it."""
+        from pytest_synth._serving import ServerDied, ServerThread
+        from pytest_synth.tunnels import open_tunnel
+
+        routes = None
+        if not self.backend().takes_extensions:
+            from pytest_synth.evals.relaying import JobRoutes
+
+            app = routes = JobRoutes(app, self._open_gateway(), hidden=[key] if key else [])
         try:
             server = self._stack.enter_context(ServerThread(app, name="synth-task-app"))
         except ServerDied as error:
             cause = error.__cause__ or error
             raise TaskAppError(f"the task app did not start: {_describe(cause)}") from error
         self._servers.append(server)
-        return AppAddress(server.url, "localhost", self._key)
+        tunnel = open_tunnel(server.port, self._tunnel_kind(), client=self.client(), probe_key=key)
+        self._stack.callback(tunnel.close)
+        return ServedApp(server.url, tunnel, key, routes)
+
+    def _tunnel_kind(self) -> str:
+        if self._settings.tunnel != "auto":
+            return self._settings.tunnel
+        return "localhost" if self.backend().is_near else "cloudflare_quick"
+
+    def _refuse_one_for_each_worker(self, *, needs_key: bool) -> None:
+        """A task app that comes from a fixture lives in every worker; its tunnel and its key must not."""
+        if self._owner is None:
+            return
+        backend, kind = self.backend(), self._tunnel_kind()
+        if kind != "localhost" or (needs_key and backend.wants_key_upload):
+            what = "an uploaded key" if kind == "localhost" else f"a {kind} tunnel"
+            raise ConfigError(
+                "the task app comes from the fixture synth_task_app, so that with the backend at "
+                f"{backend.url} each worker of pytest-xdist would need {what} of its own; "
+                "use synth_app = MODULE:ATTR, or -n0"
+            )
+
+    def _upload(self, key: str) -> None:
+        """Tell the backend the task app's key, once for a run."""
+        backend = self.backend()
+        if backend.wants_key_upload and not self._is_uploaded:
+            backend.client.upload_environment_key(key)
+            self._is_uploaded = True
+
+    def _open_gateway(self) -> RunningBackend:
+        """A backend of ours that only hands model calls on."""
+        if self._gateway is None:
+            from pytest_synth.backend import BackendSettings, start
+
+            self._gateway = self._stack.enter_context(start(BackendSettings()))
+        return self._gateway
+
+
+def _synth_api_key(url: str) -> str:
+    from pytest_synth.client.credentials import synth_api_key
+
+    try:
+        return synth_api_key()
+    except ConfigError as error:
+        if os.environ.get("SYNTH_API_KEY", "").strip():
+            raise ConfigError(f"SYNTH_API_KEY cannot be sent: {error}") from error
+        raise ConfigError(
+            f"SYNTH_API_KEY is not set, and the backend at {url} needs it; "
+            "set it, or use the embedded backend (--synth-backend local)"
+        ) from error
 
 
 @contextmanager
@@ -226,11 +310,6 @@ def _is_factory(value: Any) -> bool:
         p.default is Parameter.empty and p.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
         for p in parameters
     )
-
-
-def _is_loopback(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def _describe(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import aiohttp
+    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -82,6 +83,19 @@ class Forwarder:
         for name, value in _passed_on(answer.headers.items()):
             response.headers.append(name, value)
         return response
+
+
+def forwarding_app(target: str) -> Starlette:
+    """Make an app that hands every request on to another server."""
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+
+    forwarder = Forwarder(target)
+
+    async def forward(request: Request) -> Response:
+        return await forwarder(request)
+
+    return Starlette(routes=[Route("/{path:path}", forward, methods=METHODS)], lifespan=forwarder.lifespan)
 
 
 def _passed_on(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
