@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pytest_synth.errors import ConfigError
+from pytest_synth.evals.arguments import (
+    SpecError,
+    count_argument,
+    mapping_argument,
+    number_argument,
+    seeds_argument,
+    text_argument,
+)
 from pytest_synth.gates import GateRule, MetricLimit, RuleName, parse_metrics
 from pytest_synth.prompts import Prompt
 
 ROLLOUT_TIMEOUT_S = 120.0  # for one rollout; a hung model must not hold a build for ten minutes
-
-
-class SpecError(ConfigError):
-    """An argument of the marker is wrong; the text names the argument and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def parse_eval(args: tuple[Any, ...], kwargs: Mapping[str, Any], *, base: Path) 
             )
         config["split"] = split
     elif "split" in config:
-        checked["split"] = _text("env_config['split']")(config["split"])
+        checked["split"] = text_argument("env_config['split']")(config["split"])
     checked["env_config"] = config or None
     spec = EvalSpec(**{name: value for name, value in checked.items() if value is not None})
     try:
@@ -118,68 +121,6 @@ def parse_eval(args: tuple[Any, ...], kwargs: Mapping[str, Any], *, base: Path) 
     except ConfigError as error:
         raise SpecError(str(error)) from error
     return spec
-
-
-def _seeds(value: object) -> tuple[int, ...]:
-    if not isinstance(value, range | list | tuple | Set):
-        raise SpecError(f"seeds is {value!r}; give a range or a list of whole numbers, as in range(50)")
-    seeds = tuple(sorted(value)) if isinstance(value, Set) else tuple(value)
-    if not seeds:
-        raise SpecError("seeds is empty; an eval needs at least one seed")
-    seen: set[int] = set()
-    for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise SpecError(f"seeds holds {seed!r}; a seed is a whole number from 0")
-        if seed in seen:
-            raise SpecError(f"seeds holds {seed} twice; use samples= to run a seed several times")
-        seen.add(seed)
-    return seeds
-
-
-def _number(name: str, allowed: str, accept: Callable[[float], bool]) -> Callable[[object], float | None]:
-    def check(value: object) -> float | None:
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise SpecError(f"{name} is {value!r}; allowed: {allowed}")
-        if not accept(value):
-            raise SpecError(f"{name} is {value!r}; allowed: {allowed}")
-        return float(value)
-
-    return check
-
-
-def _count(name: str, least: int) -> Callable[[object], int | None]:
-    def check(value: object) -> int | None:
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise SpecError(f"{name} is {value!r}; allowed: a whole number from {least}")
-        return value
-
-    return check
-
-
-def _text(name: str) -> Callable[[object], str | None]:
-    def check(value: object) -> str | None:
-        if value is None:
-            return None
-        if not isinstance(value, str) or not value:
-            raise SpecError(f"{name} is {value!r}; allowed: a text that is not empty")
-        return value
-
-    return check
-
-
-def _mapping(name: str) -> Callable[[object], dict[str, Any] | None]:
-    def check(value: object) -> dict[str, Any] | None:
-        if value is None:
-            return None
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise SpecError(f"{name} is {value!r}; allowed: a mapping with names as keys")
-        return dict(value)
-
-    return check
 
 
 def _metrics(value: object) -> tuple[MetricLimit, ...] | None:
@@ -192,18 +133,18 @@ def _metrics(value: object) -> tuple[MetricLimit, ...] | None:
 
 
 _CHECKS: Mapping[str, Callable[[object], Any]] = {
-    "seeds": _seeds,
-    "min_reward": _number("min_reward", "a number in [0, 1]", lambda x: 0 <= x <= 1),
-    "policy": _mapping("policy"),
-    "env_name": _text("env_name"),
-    "env_config": _mapping("env_config"),
-    "split": _text("split"),
-    "samples": _count("samples", 1),
-    "max_concurrent": _count("max_concurrent", 1),
-    "timeout": _number("timeout", "seconds above 0", lambda x: x > 0),
-    "allow_missing": _count("allow_missing", 0),
-    "max_regression": _number("max_regression", "a number above 0, at most 1", lambda x: 0 < x <= 1),
-    "gate": _text("gate"),
-    "confidence": _number("confidence", "a number between 0 and 1", lambda x: 0 < x < 1),
+    "seeds": seeds_argument(twice="; use samples= to run a seed several times"),
+    "min_reward": number_argument("min_reward", "a number in [0, 1]", lambda x: 0 <= x <= 1),
+    "policy": mapping_argument("policy"),
+    "env_name": text_argument("env_name"),
+    "env_config": mapping_argument("env_config"),
+    "split": text_argument("split"),
+    "samples": count_argument("samples", 1),
+    "max_concurrent": count_argument("max_concurrent", 1),
+    "timeout": number_argument("timeout", "seconds above 0", lambda x: x > 0),
+    "allow_missing": count_argument("allow_missing", 0),
+    "max_regression": number_argument("max_regression", "a number above 0, at most 1", lambda x: 0 < x <= 1),
+    "gate": text_argument("gate"),
+    "confidence": number_argument("confidence", "a number between 0 and 1", lambda x: 0 < x < 1),
     "metrics": _metrics,
 }

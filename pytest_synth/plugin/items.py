@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_synth.errors import ConfigError
+from pytest_synth.evals.arguments import SpecError
 from pytest_synth.evals.baselines import baseline_file, read_baseline
 from pytest_synth.evals.settings import Settings
-from pytest_synth.evals.spec import EvalSpec, SpecError, parse_eval
+from pytest_synth.evals.spec import EvalSpec, parse_eval
 from pytest_synth.plugin.detect import MARKER, concerns_us
 from pytest_synth.plugin.snapshots import PromptChoice, choose_prompt
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_synth.errors import SynthError
+from pytest_synth.evals.arguments import SpecError
 from pytest_synth.evals.descriptions import Fingerprints, fetch_taskset, fingerprints_of
 from pytest_synth.evals.entries import NO_FINGERPRINTS, make_entry
 from pytest_synth.evals.jobs import EvalJobs, Request
 from pytest_synth.evals.resources import AppAddress, CurrentTunnel, Owner, Resources
 from pytest_synth.evals.settings import Settings
-from pytest_synth.evals.spec import SpecError, parse_eval
+from pytest_synth.evals.spec import parse_eval
 from pytest_synth.plugin.gate import enforce
 from pytest_synth.plugin.homeward import attach_entries
 from pytest_synth.plugin.items import PlannedEval, plan_items

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_synth.evals.spec import ARGUMENTS, EvalSpec, SpecError, parse_eval
+from pytest_synth.evals.arguments import SpecError
+from pytest_synth.evals.spec import ARGUMENTS, EvalSpec, parse_eval
 from pytest_synth.prompts import Message, Prompt
 
 HERE = Path(__file__).parent
@@ -53,7 +54,7 @@ def test_prompt_may_be_a_text_messages_or_a_file_beside_the_test(tmp_path: Path)
     [
         pytest.param({"seeds": [1], "min_rewrd": 0.8}, "unknown argument 'min_rewrd'; allowed: ", id="typo"),
         pytest.param({}, "seeds is missing; give rows of the data set", id="no seeds"),
-        pytest.param({"seeds": []}, "seeds is empty; an eval needs at least one seed", id="empty"),
+        pytest.param({"seeds": []}, "seeds is empty; at least one seed is needed", id="empty"),
         pytest.param({"seeds": 5}, "seeds is 5; give a range or a list of whole numbers", id="number"),
         pytest.param({"seeds": "12"}, "seeds is '12'; give a range", id="text"),
         pytest.param({"seeds": [1, 1]}, "seeds holds 1 twice; use samples=", id="twice"),
