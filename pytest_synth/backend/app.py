@@ -10,7 +10,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pytest_synth.backend.gateway import Gateway
+from pytest_synth.backend.gateway import Budget, Gateway
 from pytest_synth.backend.jobs.credentials import Credentials
 from pytest_synth.backend.jobs.curtailment import IsCertain
 from pytest_synth.backend.jobs.evals import EvalJobs
@@ -89,6 +89,7 @@ class BackendApp:
         resume: bool,
         linger_s: float,
         is_certain: IsCertain | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.gateway = gateway
         self._caller = TaskAppCaller()
@@ -102,6 +103,7 @@ class BackendApp:
             Probe(self._caller),
             Credentials(store, tenants.local, environ),
             is_certain,
+            budget,
         )
         self._evals = EvalJobs(parts)
         self._prompts = PromptJobs(parts, GepaOptimizer(store, gateway))

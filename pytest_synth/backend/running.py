@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pytest_synth._serving import ServerThread, bind_loopback
 from pytest_synth.backend.app import BackendApp
-from pytest_synth.backend.gateway import Gateway, Relay
+from pytest_synth.backend.gateway import Budget, Gateway, Relay
 from pytest_synth.backend.jobs.curtailment import IsCertain
 from pytest_synth.backend.store import RootSecret, Store, Tenants
 from pytest_synth.errors import ConfigError
@@ -38,6 +38,10 @@ class BackendSettings:
             end; published clients ask for the status every 2 s, and need to have seen it by then.
         is_certain: Decides for evals that ask for `fail_fast` whether their gate can still pass; without it
             they run to their end.
+        cassettes: Folder below which model calls are recorded and replayed; None: they are not.
+        redact: Regular expressions of what must not get into a cassette.
+        providers, prices: The user's own (see `Gateway`).
+        max_cost_usd: Ceiling for the model calls of all jobs together.
         environ: Where keys and base URLs of model providers are read. None: the process's environment.
     """
 
@@ -49,6 +53,11 @@ class BackendSettings:
     resume: bool = False
     stream_linger_s: float = 3.0
     is_certain: IsCertain | None = None
+    cassettes: Path | None = None
+    redact: Sequence[str] = ()
+    providers: Mapping[str, Mapping[str, Any]] | None = None
+    prices: Mapping[str, Mapping[str, Any]] | None = None
+    max_cost_usd: float | None = None
     environ: Mapping[str, str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -76,18 +85,27 @@ class RunningBackend:
                 path, root = folder / "backend.sqlite", RootSecret.random()
             else:
                 path, root = settings.db, RootSecret.beside(settings.db)
+            limit = settings.max_cost_usd
             self.key = settings.local_key if settings.local_key is not None else root.local_key
             store = stack.enter_context(Store(path, root))
             tenants = Tenants(store.api_keys, self.key)
             self._app = BackendApp(
                 store=store,
                 tenants=tenants,
-                gateway=Gateway(environ=environ, authorize=tenants.authorize),
+                gateway=Gateway(
+                    environ=environ,
+                    authorize=tenants.authorize,
+                    providers=settings.providers,
+                    prices=settings.prices,
+                    cassettes=settings.cassettes,
+                    redact=settings.redact,
+                ),
                 environ=environ,
                 concurrency=settings.concurrency,
                 resume=settings.resume,
                 linger_s=settings.stream_linger_s,
                 is_certain=settings.is_certain,
+                budget=None if limit is None else Budget(limit, name="the run's max_cost"),
             )
             try:
                 sock = bind_loopback(settings.port, settings.host)

@@ -32,6 +32,10 @@ class PromptMessage(BaseModel):
     order: int = 0
 
 
+RecordModeName = Literal["off", "none", "once", "new_episodes", "all", "rewrite"]
+"""How model calls are recorded and replayed, in VCR's words."""
+
+
 class FailFast(BaseModel):
     """End an eval as soon as its gate is certain not to pass, whatever the remaining rollouts bring."""
 
@@ -52,6 +56,11 @@ class EvalExtensions(BaseModel):
     run_id: str | None = None
     node_id: str | None = None
     fail_fast: FailFast | None = None
+    cassette: str | None = None
+    """Name of the file of recorded model calls, below the folder that the backend was started with."""
+    record_mode: RecordModeName = "off"
+    max_cost: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """US dollars that the model calls of the job may cost."""
     position: WholeNumber = Field(default=0, ge=-MAX_INTEGER)
     """Place of the test in its run; lower places are served first."""
 
@@ -85,6 +94,8 @@ class EvalRow(BaseModel):
     Attributes:
         tokens: Prompt and completion tokens of all model calls; 0 when no usage was reported.
         cost_usd: US dollars; None when the price is not known.
+        replayed: Model calls that a cassette answered.
+        saved_usd: What they cost when they were recorded; None when that is not known.
         prompt_fingerprint: Of the prompt that ran, as the gateway saw it; None when it saw no call.
         replaced_fingerprint: Of the task app's own prompt, where another one ran in its place.
         query, answer: The last user message and the model's answer to it, shortened, as the gateway saw them.
@@ -104,6 +115,8 @@ class EvalRow(BaseModel):
     error: str | None = None
     error_kind: str | None = None
     calls: int = 0
+    replayed: int = 0
+    saved_usd: float | None = 0.0
     correlation_id: str | None = None
     prompt_source: PromptSource | None = None
     prompt_fingerprint: str | None = None

@@ -68,6 +68,7 @@ def results(store: Store, job: JobRecord) -> dict[str, Any]:
         "total_tokens": sums["total_tokens"],
         "total_cost_usd": sums["total_cost_usd"],
         "results": store.jobs.rows(job.number),
+        **({"cassette": job.document["cassette"]} if "cassette" in job.document else {}),
     }
 
 

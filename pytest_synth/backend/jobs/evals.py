@@ -7,11 +7,11 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NoReturn
 
-from pytest_synth.backend.gateway import PolicyRefused
+from pytest_synth.backend.gateway import Budget, CassetteError, PolicyRefused
 from pytest_synth.backend.jobs.credentials import TASK_APP_KEY, LostSecret, put_back, take_secrets
 from pytest_synth.backend.jobs.curtailment import Curtailment
 from pytest_synth.backend.jobs.documents import mean
@@ -23,7 +23,7 @@ from pytest_synth.backend.jobs.tasks import JobTasks
 from pytest_synth.backend.jobs.traces import trace_of
 from pytest_synth.backend.store import JobRecord, RolloutPlace
 from pytest_synth.backend.store.encoding import encode
-from pytest_synth.contracts.evals import EvalRow, EvalSubmit, FailFast
+from pytest_synth.contracts.evals import EvalExtensions, EvalRow, EvalSubmit, FailFast
 from pytest_synth.contracts.jobs import JobStatus
 from pytest_synth.contracts.rewards import NOT_RUN
 from pytest_synth.prompts import Prompt
@@ -62,16 +62,22 @@ class EvalJobs:
         known = None if same_as is None else self._store.jobs.find_same(tenant, same_as)
         if known is not None:
             return known
-        self._parts.gateway.check_policy(body.policy)
+        extensions = body.extensions or EvalExtensions()
+        self._parts.gateway.check_policy(
+            body.policy,
+            record_mode=extensions.record_mode,
+            cassette=extensions.cassette,
+            has_budget=extensions.max_cost is not None or self._parts.budget is not None,
+        )
         job_id = f"eval-{secrets.token_hex(8)}"
-        samples = 1 if body.extensions is None else body.extensions.samples
+        samples = extensions.samples
         with self._store.database.transaction():
             job = self._store.jobs.add(
                 job_id=job_id,
                 tenant=tenant,
                 kind="eval",
                 body=content,
-                position=0 if body.extensions is None else body.extensions.position,
+                position=extensions.position,
                 same_as=same_as,
                 rollouts=places(body.seeds, samples),
             )
@@ -124,7 +130,12 @@ class EvalJobs:
             self._event(job, "job.started", {"seed_count": total}, message=f"{total} rollouts")
         target = self._target(job)
         try:
-            self._parts.gateway.check_policy(target.policy)
+            self._parts.gateway.check_policy(
+                target.policy,
+                record_mode=target.record_mode,
+                cassette=target.cassette,
+                has_budget=target.budget is not None,
+            )
             await self._parts.probe.check(target.app, split=target.split, seeds=[p.seed for p in open_places])
         except PolicyRefused as error:  # a key that the environment had before a restart
             raise JobEnds(Failure(str(error), "model")) from error
@@ -140,10 +151,32 @@ class EvalJobs:
             completed=total - len(open_places),
             curtailment=self._curtailment(job, total),
         )
+        is_complete = False
         try:
             await asyncio.gather(*(lane.submit(partial(self._rollout, run, place)) for place in open_places))
+            is_complete = True
         finally:
             await lane.cancel()
+            await self._finish_cassette(run, is_complete=is_complete)
+
+    async def _finish_cassette(self, run: _Run, *, is_complete: bool) -> None:
+        """Write the job's cassette, and keep what became of it in the job's document.
+
+        Raises:
+            JobEnds: If it cannot be written; the rewards are kept, and the job says so.
+        """
+        target = run.target
+        if target.cassette is None or target.record_mode == "off":
+            return
+        try:
+            use = await self._parts.gateway.finish_cassette(
+                target.cassette, record_mode=target.record_mode, is_complete=is_complete
+            )
+        except CassetteError as error:
+            if is_complete:
+                raise JobEnds(Failure(str(error), "backend")) from error
+            return
+        self._store.jobs.write_document(run.job.number, {"cassette": asdict(use)})
 
     async def _rollout(self, run: _Run, place: RolloutPlace) -> None:
         rollout = self._parts.runner.open(run.target, place.seed, place.sample)
@@ -211,7 +244,17 @@ class EvalJobs:
             timeout_s=body["timeout"],
             prompt=None if prompt is None else Prompt.parse(prompt),
             prompt_source="app" if prompt is None else extensions.get("prompt_source") or "call",
+            cassette=extensions.get("cassette"),
+            record_mode=extensions.get("record_mode", "off"),
+            budget=self._budget(job, extensions.get("max_cost")),
         )
+
+    def _budget(self, job: JobRecord, max_cost: float | None) -> Budget | None:
+        """The ceilings that a job's calls count against; what an earlier process spent is spent."""
+        if max_cost is None:
+            return self._parts.budget
+        spent = self._store.jobs.progress(job.number).cost_usd or 0.0
+        return Budget(max_cost, spent_usd=spent, parent=self._parts.budget)
 
     def _record(self, run: _Run, place: RolloutPlace, outcome: Outcome) -> None:
         """Store a row and its events together."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_synth.backend.gateway import Gateway
+from pytest_synth.backend.gateway import Budget, Gateway
 from pytest_synth.backend.jobs.credentials import Credentials
 from pytest_synth.backend.jobs.curtailment import IsCertain
 from pytest_synth.backend.jobs.probe import Probe
@@ -24,6 +24,7 @@ class Parts:
     probe: Probe
     credentials: Credentials
     is_certain: IsCertain | None = None
+    budget: Budget | None = None  # ceiling of the whole backend
 
 
 class JobEnds(Exception):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_synth.backend.gateway import Gateway, Rollout, RolloutSpec, RolloutUse
+from pytest_synth.backend.gateway import Budget, Gateway, Rollout, RolloutSpec, RolloutUse
 from pytest_synth.backend.jobs.task_apps import Answer, TaskApp, TaskAppCaller, Unreachable, refusal, shorten
 from pytest_synth.contracts.evals import EvalRow, PromptSource
 from pytest_synth.contracts.rewards import RewardReading, read_reward
@@ -27,6 +27,7 @@ class Target:
     Attributes:
         policy: With the user's own `api_key`, if the job has one: the task app gets it.
         timeout_s: For one rollout, its retries included.
+        cassette, record_mode, budget: As in `RolloutSpec`.
     """
 
     job_id: str
@@ -38,6 +39,9 @@ class Target:
     timeout_s: float
     prompt: Prompt | None = None
     prompt_source: PromptSource = "app"
+    cassette: str | None = None
+    record_mode: str = "off"
+    budget: Budget | None = None
 
     @property
     def split(self) -> str | None:
@@ -96,6 +100,9 @@ class RunningRollout:
                 sample=sample,
                 policy=target.policy,
                 prompt=target.prompt,
+                cassette=target.cassette,
+                record_mode=target.record_mode,
+                budget=target.budget,
             )
         )
 
@@ -173,6 +180,8 @@ class RunningRollout:
             error=None if failure is None else failure.error,
             error_kind=None if failure is None else failure.kind,
             calls=len(use.calls),
+            replayed=use.replayed,
+            saved_usd=use.saved_usd,
             correlation_id=self._rollout.correlation_id,
             prompt_source=self._target.prompt_source,
             prompt_fingerprint=use.prompt_fingerprint,

@@ -113,6 +113,17 @@ class EvalSummary(BaseModel):
     num_failed: int
 
 
+class CassetteOutcome(BaseModel):
+    """What became of the job's cassette: entries now, used, made, not used, and removed by `rewrite`."""
+
+    name: str
+    entries: int
+    replayed: int
+    recorded: int
+    unused: int
+    dropped: int
+
+
 class EvalResults(BaseModel):
     job_id: str
     status: EvalState
@@ -122,6 +133,7 @@ class EvalResults(BaseModel):
     total_tokens: int
     total_cost_usd: float | None
     results: list[EvalRow]
+    cassette: CassetteOutcome | None = None
 
 
 class EventPage(BaseModel):
