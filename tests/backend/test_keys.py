@@ -106,6 +106,14 @@ def test_an_uploaded_key_opens_the_task_app(api: Api, serve: Serve) -> None:
     assert app.headers[0]["x-api-key"] == "uploaded-key"
 
 
+def test_a_demo_key_does_not_get_the_environments_key(open_api: Open, serve: Serve) -> None:
+    api = open_api(environ={"ENVIRONMENT_API_KEY": "env-key-1"})
+    app = RolloutApp()
+    with demo_client(api) as http:
+        results = Api(api.backend, http).run(serve(app), task_app_api_key=None)
+    assert "the backend has no ENVIRONMENT_API_KEY for it" in results["error"]
+
+
 def test_the_newest_key_is_sent_first_and_the_recent_ones_with_it(api: Api, serve: Serve) -> None:
     with demo_client(api) as http:
         for key in (b"first-key", b"second-key", b"third-key", b"first-key"):

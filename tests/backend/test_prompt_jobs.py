@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from fakes.rollout_app import RolloutApp, reward_answer
 
 from pytest_synth._serving import bind_loopback
 from pytest_synth.backend import BackendSettings, start
+from pytest_synth.backend import app as backend_app
+from pytest_synth.backend.jobs import prompt_jobs
+from pytest_synth.backend.jobs.optimizers import SearchEnd, SearchPlan, SearchRun
+from pytest_synth.prompts import Prompt
 
 Serve = Callable[[RolloutApp], str]
 Open = Callable[..., Api]
@@ -298,6 +303,49 @@ def test_a_cancelled_search_stops_its_rollouts(api: Api, serve: Serve) -> None:
     assert (status["status"], status["error"]) == ("cancelled", None)
     assert api.search_events(job_id)[-1]["type"] == PREFIX + "job.cancelled"
     assert len(app.bodies) == 8
+
+
+class StubbornOptimizer:
+    """Asks for rollouts for ever, and does not hear of a cancellation."""
+
+    def __init__(self, store: object, gateway: object) -> None:
+        pass
+
+    def plan(self, section: Mapping[str, Any]) -> SearchPlan:
+        policy = section["policy"]
+        return SearchPlan(
+            app_url=section["task_app_url"],
+            env_name=None,
+            env_config={},
+            policy=policy,
+            models={"prompt_learning.policy": policy},
+            seeds={},
+            max_concurrent=2,
+            document={},
+        )
+
+    async def run(self, run: SearchRun) -> SearchEnd:
+        for seed in itertools.count():
+            outcome = await run.run_rollout(Prompt.parse(BASELINE), None, seed, 0)
+            run.emit(PREFIX + "candidate.new_best", {"best_score": outcome.row.score})
+        raise AssertionError
+
+
+def test_a_search_that_does_not_listen_is_cut_and_keeps_what_it_has_told(
+    open_api: Open, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_app, "GepaOptimizer", StubbornOptimizer)
+    monkeypatch.setattr(prompt_jobs, "CANCEL_S", 1.0)
+    api, app = open_api(), LabelApp()
+    job_id = api.submit_search(serve(app))
+    wait_until(lambda: api.search(job_id)["best_score"] == 1.0)
+    app.delay_s = 0.05
+    before = len(app.bodies)
+    api.http.post(f"{PREFIXES[0]}/{job_id}/cancel", json={})
+
+    status = api.search(job_id)
+    assert (status["status"], status["best_score"]) == ("cancelled", 1.0)
+    assert len(app.bodies) <= before + 3  # one second would have been enough for some fifteen
 
 
 def test_a_search_is_cancelled_at_once_while_its_task_app_is_probed(api: Api) -> None:

@@ -71,7 +71,6 @@ class Feeds:
                 if len(page) == _PAGE:
                     continue
                 if now.status.is_terminal:
-                    await asyncio.sleep(end.left_s(now))
                     return
                 try:
                     async with asyncio.timeout(KEEP_ALIVE_S):

@@ -32,7 +32,7 @@ from pytest_synth.contracts.jobs import JobStatus
 from pytest_synth.prompts import Prompt
 
 ROLLOUT_S = 600.0  # the published default for one rollout; the config has no field for it
-_CANCEL_S = 5.0  # what a search gets to let go of its rollouts and to keep what it found
+CANCEL_S = 5.0  # what a search gets to let go of its rollouts and to keep what it found
 _SECRETS = (TASK_APP_KEY, "policy.api_key", "policy.config.api_key")
 _log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class PromptJobs:
         if live is not None:
             live.end()
             if live.lane is not None:
-                await self._tasks.ends(job, within_s=_CANCEL_S)
+                await self._tasks.ends(job, within_s=CANCEL_S)
             await self._tasks.cut(job)
         elif not job.status.is_terminal:
             self._finish(job, SearchEnd(JobStatus.CANCELLED))  # of an earlier process, and not resumed
