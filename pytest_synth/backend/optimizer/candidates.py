@@ -51,9 +51,9 @@ class Child:
         number: From 1, in the order of launching, which is the order of settling.
         generation: 0 for founders (the initial population), else from 1.
         components: Which messages it rewrites.
-        minibatch: Seeds that it learns from and is judged on.
         is_founder: Whether it enters without beating its parent.
-        parent_sample, sample: Of its parent's and its own rollouts.
+        parent_keys: Its parent's rollouts on the minibatch.
+        sample: Of its own rollouts.
         cost: Rollouts that it pays in the worst case.
         prompt: What was proposed; None as long as, or if, there is nothing.
         seen: All rollouts that it has used, its parent's included.
@@ -65,9 +65,8 @@ class Child:
     generation: int
     parent: Candidate
     components: tuple[str, ...]
-    minibatch: tuple[int, ...]
     is_founder: bool
-    parent_sample: int
+    parent_keys: tuple[RolloutKey, ...]
     sample: int
     cost: int
     task: asyncio.Task[None] | None = None
@@ -82,6 +81,11 @@ class Child:
     @property
     def id(self) -> str:
         return name_of(self.number)
+
+    @property
+    def minibatch(self) -> tuple[int, ...]:
+        """Seeds that it learns from and is judged on."""
+        return tuple(key.seed for key in self.parent_keys)
 
     @property
     def stage(self) -> int:

@@ -19,9 +19,19 @@ class Components:
 
     A component is named after the place and the role of its message (`"0:system"`), so that every
     candidate of a search has the same components.
+
+    Attributes:
+        rewritten: See `GepaConfig.rewritten`.
     """
 
     baseline: Prompt
+    rewritten: tuple[int, ...] | None = None
+
+    @property
+    def rewritable(self) -> tuple[str, ...]:
+        """Components that a search may rewrite; the others stay as they are."""
+        names = self.names
+        return names if self.rewritten is None else tuple(names[place] for place in self.rewritten)
 
     @property
     def names(self) -> tuple[str, ...]:

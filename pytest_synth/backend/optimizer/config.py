@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +13,7 @@ PipelineMode = Literal["generations", "window"]
 
 DEFAULT_MINIBATCH = 3  # smaller ones win at small budgets (benchmarks/gepa_quality.py)
 DEFAULT_PARETO_SET = 10
+DEFAULT_FEEDBACK_FRACTION = 0.5  # the published client's; better than 1 (benchmarks/gepa_quality.py)
 MAX_FAILURES = 10  # rollouts lost in a row until the run fails
 MAX_FAILED_REFLECTIONS = 3  # likewise reflections
 CHARS_PER_TOKEN = 4  # no tokenizer here; English text has about four characters a token
@@ -78,6 +80,7 @@ class GepaConfig:
 
     Attributes:
         prompt: The baseline.
+        rewritten: Places of the messages that children may rewrite; None: all.
         required_wildcards: Names that every prompt must keep, in the messages that have them.
         train_seeds: Rows that the search learns from.
         validation_seeds: Held out; they score the baseline and the best at the end.
@@ -87,12 +90,14 @@ class GepaConfig:
         max_concurrent: Rollouts in flight.
         minibatch_size: Seeds from which a child learns, and on which it must beat its parent.
         pareto_set_size: Train seeds that score candidates; the others give feedback.
+        feedback_fraction: Share of a minibatch that feedback seeds make up; the rest are Pareto seeds on
+            which the parent fell short. At 1 children never learn from the seeds that score them.
         archive_size: Parents come from the best so many candidates; None: from all.
         initial_size: Population before the first generation, the baseline included.
         num_generations: None: as many as the budget pays for.
         patience: Generations without a better best until the search ends; None: no such end.
         mutation_rate: Probability that a message is rewritten in a child; at least one always is, so it
-            matters only for prompts of several messages.
+            matters only where several may be.
         max_prompt_chars: Longest message that a proposal may have; None: any.
         max_spend_usd, max_time_s: Ends of the search; the time does not count the final check.
         reuse_known: Whether a pair of prompt and seed that has run is not run again (temperature 0).
@@ -104,6 +109,7 @@ class GepaConfig:
     prompt: Prompt
     train_seeds: tuple[int, ...]
     validation_seeds: tuple[int, ...]
+    rewritten: tuple[int, ...] | None = None
     required_wildcards: frozenset[str] = frozenset()
     validation_split: str | None = None
     validation_top_k: int = 1
@@ -111,6 +117,7 @@ class GepaConfig:
     max_concurrent: int = 20
     minibatch_size: int = DEFAULT_MINIBATCH
     pareto_set_size: int = DEFAULT_PARETO_SET
+    feedback_fraction: float = DEFAULT_FEEDBACK_FRACTION
     archive_size: int | None = None
     initial_size: int = 1
     children_per_generation: int = 3
@@ -131,6 +138,26 @@ class GepaConfig:
     def founders(self) -> int:
         """Children that join the baseline in the initial population."""
         return self.initial_size - 1
+
+    @property
+    def fresh_seeds(self) -> int:
+        """Feedback seeds of a minibatch."""
+        return math.ceil(self.minibatch_size * self.feedback_fraction)
+
+    @property
+    def lesson_seeds(self) -> int:
+        """Pareto seeds of a minibatch that has feedback seeds too."""
+        return min(self.minibatch_size - self.fresh_seeds, self.pareto_set_size)
+
+    @property
+    def dearest_child(self) -> int:
+        """Rollouts of a child that is accepted, and whose parent has not run its feedback seeds."""
+        return 2 * self.fresh_seeds + self.pareto_set_size
+
+    @property
+    def cheapest_child(self) -> int:
+        """Rollouts of a child that is rejected, and whose parent has run its feedback seeds."""
+        return max(1, min(self.fresh_seeds + self.lesson_seeds, self.minibatch_size, self.pareto_set_size))
 
     @property
     def max_children(self) -> int | None:

@@ -58,15 +58,12 @@ class Evaluations:
     async def outcomes(
         self,
         prompt: Prompt,
-        split: str | None,
-        seeds: Sequence[int],
-        sample: int,
+        keys: Sequence[RolloutKey],
         *,
         purpose: Purpose,
         urgency: int,
     ) -> dict[RolloutKey, RolloutOutcome]:
-        """Run a prompt on seeds; the result is in the order of the seeds."""
-        keys = [RolloutKey(prompt.fingerprint, split, seed, sample) for seed in seeds]
+        """Run a prompt; the result is in the order of the keys."""
         tasks = [self._task(RolloutRequest(key, prompt, purpose), urgency) for key in keys]
         return dict(zip(keys, await asyncio.gather(*map(asyncio.shield, tasks)), strict=True))
 

@@ -8,6 +8,7 @@ from pytest_synth.backend.optimizer.budget import Budget
 from pytest_synth.backend.optimizer.config import GepaConfig
 from pytest_synth.backend.optimizer.evaluations import Evaluations
 from pytest_synth.backend.optimizer.outcome import CandidateResult, HeldOut
+from pytest_synth.backend.optimizer.ports import RolloutKey
 from pytest_synth.backend.optimizer.progress import Reporter
 from pytest_synth.backend.optimizer.stopping import StopSignal, end_tasks
 from pytest_synth.prompts import Prompt
@@ -70,11 +71,10 @@ class FinalCheck:
             await end_tasks([self._early])
 
     async def _score(self, candidate_id: str, rank: int | None, prompt: Prompt) -> HeldOut:
+        split, seeds = self._config.validation_split, self._config.validation_seeds
         outcomes = await self._evaluations.outcomes(
             prompt,
-            self._config.validation_split,
-            self._config.validation_seeds,
-            0,
+            [RolloutKey(prompt.fingerprint, split, seed, 0) for seed in seeds],
             purpose="final_check",
             urgency=LEAST_URGENT,
         )

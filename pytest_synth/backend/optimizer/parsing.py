@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from pytest_synth.backend.optimizer.config import (
     CHARS_PER_TOKEN,
@@ -22,11 +23,17 @@ from pytest_synth.errors import ConfigError
 from pytest_synth.prompts import Prompt
 
 _URL_NAMES = ("task_app_url", "localapi_url", "local_api_url")
+_SYSTEM_ROLES = ("system", "developer")
 _PLACEHOLDERS = ("<curr_param>", "<side_info>")
 _DEFAULT_ENV_NAME = "banking77"  # the published client fills it in wherever `gepa.env_name` is absent
 
 
-def parse_gepa_config(section: Mapping[str, Any], *, path: str = "prompt_learning") -> GepaConfig:
+def parse_gepa_config(
+    section: Mapping[str, Any],
+    *,
+    path: str = "prompt_learning",
+    replaced: Literal["system", "all"] = "system",
+) -> GepaConfig:
     """Read the `prompt_learning` section of a job.
 
     Fields are those of the published client. Beside them: `gepa.reflection` (`provider`, `model`,
@@ -36,6 +43,8 @@ def parse_gepa_config(section: Mapping[str, Any], *, path: str = "prompt_learnin
     Args:
         section: The section as JSON or TOML gives it; not changed.
         path: Where it stands, for messages.
+        replaced: Which messages the host can put in the place of the task app's own: the first system
+            message, or any. Others are not rewritten, since no rollout would see it.
 
     Raises:
         GepaConfigError: If a field is missing, wrong, unknown, or asks for what this engine does not
@@ -51,8 +60,9 @@ def parse_gepa_config(section: Mapping[str, Any], *, path: str = "prompt_learnin
         root.refuse("gepa", "is missing; it holds the settings of the search")
     task = _task(root, gepa)
     prompt, required = _prompt(root)
+    rewritten = _rewritten(root, prompt, findings) if replaced == "system" else None
     seeds = read_seeds(root, gepa.section("evaluation"), gepa.section("archive"), task.split)
-    config = _search(root, gepa, task, prompt, required, seeds, findings)
+    config = _search(root, gepa, task, prompt, required, seeds, rewritten, findings)
     root.ignored("display", "results_folder", "use_byok")
     root.not_applied("auto_discover_patterns", False, reason="the messages are taken from initial_prompt")
     _refuse_unsupported(root, ("verifier", "proxy_models", "mipro"))
@@ -133,6 +143,23 @@ def _prompt(root: Section) -> tuple[Prompt | None, frozenset[str]]:
     return prompt, _required(section, prompt, wildcards)
 
 
+def _rewritten(root: Section, prompt: Prompt | None, findings: Findings) -> tuple[int, ...]:
+    """The place of the first system message; the other messages are noted as not rewritten."""
+    path = f"{root.path}.initial_prompt.messages"
+    messages = prompt.messages if prompt is not None else ()
+    first = next((i for i, message in enumerate(messages) if message.role in _SYSTEM_ROLES), None)
+    if prompt is not None and first is None:
+        findings.problems.append(
+            (path, "has no system message, but only that one can be put into the task app's model calls")
+        )
+    for place, message in enumerate(messages):
+        if place != first:
+            findings.not_applied.append(
+                f"{path}[{place}] ({message.role}): it is not rewritten, only the first system message is"
+            )
+    return () if first is None else (first,)
+
+
 def _required(section: Section, prompt: Prompt | None, wildcards: Mapping[str, Any]) -> frozenset[str]:
     """Holes that must stay: those that are not declared optional."""
     optional = set()
@@ -155,6 +182,7 @@ def _search(
     prompt: Prompt | None,
     required: frozenset[str],
     seeds: SeedSets,
+    rewritten: tuple[int, ...] | None,
     findings: Findings,
 ) -> GepaConfig:
     rollout, population = gepa.section("rollout"), gepa.section("population")
@@ -168,12 +196,14 @@ def _search(
     config = GepaConfig(
         task=task,
         prompt=prompt or Prompt(()),
+        rewritten=rewritten,
         required_wildcards=required,
         train_seeds=seeds.train,
         validation_seeds=seeds.validation,
         validation_split=seeds.validation_split,
         validation_top_k=seeds.validation_top_k,
         pareto_set_size=seeds.pareto_set_size,
+        feedback_fraction=seeds.feedback_fraction,
         archive_size=seeds.archive_size,
         budget=budget,
         max_concurrent=rollout.integer("max_concurrent", 20, at_least=1),
@@ -182,7 +212,7 @@ def _search(
         children_per_generation=children,
         num_generations=generations,
         patience=population.integer("patience_generations", None, at_least=1),
-        mutation_rate=mutation.number("rate", 0.3, high=1.0),
+        mutation_rate=_mutation_rate(mutation, rewritten, prompt, findings),
         max_prompt_chars=max_chars,
         max_spend_usd=spend,
         max_time_s=gepa.number("max_time_seconds", None, excludes_low=True),
@@ -198,14 +228,27 @@ def _search(
     return config
 
 
+def _mutation_rate(
+    mutation: Section, rewritten: tuple[int, ...] | None, prompt: Prompt | None, findings: Findings
+) -> float:
+    rate = mutation.number("rate", 0.3, high=1.0)
+    messages = len(prompt.messages) if prompt is not None else 0
+    if mutation.has("rate") and (messages if rewritten is None else len(rewritten)) == 1:
+        findings.not_applied.append(
+            f"{mutation.path}.rate = {rate:g}: only one message is rewritten, and each child rewrites one"
+        )
+    return rate
+
+
 def _minibatch(rollout: Section, seeds: SeedSets) -> int:
     feedback = len(seeds.train) - seeds.pareto_set_size
     size = rollout.integer("minibatch_size", min(DEFAULT_MINIBATCH, max(1, feedback)), at_least=1)
-    if seeds.train and feedback >= 1 and size > feedback:
+    fresh = math.ceil(size * seeds.feedback_fraction)
+    if seeds.train and feedback >= 1 and fresh > feedback:
         rollout.refuse(
             "minibatch_size",
-            f"is {size}, but {len(seeds.train)} seeds less a Pareto set of {seeds.pareto_set_size} leave"
-            f" {feedback} for feedback",
+            f"is {size}, {fresh} of them feedback seeds (feedback_fraction {seeds.feedback_fraction:g}), but"
+            f" {len(seeds.train)} seeds less a Pareto set of {seeds.pareto_set_size} leave {feedback}",
         )
     return size
 

@@ -80,9 +80,9 @@ def make_plan(config: GepaConfig) -> Plan:
         GepaConfigError: If the budget cannot pay for the baseline, one candidate and the final check; it
             says how much would do.
     """
-    pareto, minibatch = config.pareto_set_size, config.minibatch_size
+    pareto = config.pareto_set_size
     final = len(config.validation_seeds) * (1 + config.validation_top_k)
-    wanted, dearest = config.max_children, 2 * minibatch + pareto
+    wanted, dearest = config.max_children, config.dearest_child
     least = 2 * pareto + final
     budget = config.budget
     if budget is None:
@@ -101,7 +101,7 @@ def make_plan(config: GepaConfig) -> Plan:
         )
     founders = min(config.founders, (budget - final) // pareto - 1)
     rest = budget - final - pareto * (1 + founders)
-    low, high = _children(rest, pareto, minibatch)
+    low, high = _children(rest, config)
     return Plan(
         budget=budget,
         baseline=pareto,
@@ -116,15 +116,14 @@ def make_plan(config: GepaConfig) -> Plan:
     )
 
 
-def _children(rest: int, pareto: int, minibatch: int) -> tuple[int, int]:
+def _children(rest: int, config: GepaConfig) -> tuple[int, int]:
     """How many children some rollouts pay for, at least and at most.
 
-    A child costs between one minibatch (it is rejected, and its parent's rollouts are known) and two with
-    the Pareto set. When that is no longer left, a child costs at most the Pareto set.
+    When the dearest child is no longer left, a child costs at most the Pareto set.
     """
-    dearest = 2 * minibatch + pareto
+    pareto, cheapest, dearest = config.pareto_set_size, config.cheapest_child, config.dearest_child
     fewest = [left // pareto for left in range(min(rest + 1, dearest))]
     for left in range(dearest, rest + 1):
-        fewest.append(1 + min(fewest[left - dearest : left - minibatch + 1]))
-    most = 0 if rest < pareto else (rest - pareto) // min(minibatch, pareto) + 1
+        fewest.append(1 + min(fewest[left - dearest : left - cheapest + 1]))
+    most = 0 if rest < pareto else (rest - pareto) // cheapest + 1
     return fewest[rest], most

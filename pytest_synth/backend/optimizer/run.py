@@ -20,7 +20,7 @@ from pytest_synth.backend.optimizer.outcome import (
 )
 from pytest_synth.backend.optimizer.plan import Plan
 from pytest_synth.backend.optimizer.pool import Slots, UsageMeter
-from pytest_synth.backend.optimizer.ports import Host
+from pytest_synth.backend.optimizer.ports import Host, RolloutKey
 from pytest_synth.backend.optimizer.progress import Reporter, Snapshot
 from pytest_synth.backend.optimizer.reflection import Proposer
 from pytest_synth.backend.optimizer.seams import run_gepa
@@ -42,7 +42,7 @@ class SearchRun:
         self._meter = UsageMeter()
         self._started = asyncio.get_running_loop().time()
         self._pareto, self._feedback = draw_pareto_set(config)
-        components = Components(config.prompt)
+        components = Components(config.prompt, config.rewritten)
         self._components = components
         self._stop = StopSignal()
         self._reporter = Reporter(host.emit, plan, self._snapshot, already_emitted=already_emitted)
@@ -120,9 +120,10 @@ class SearchRun:
         scored = asyncio.ensure_future(
             self._evaluations.outcomes(
                 self._config.prompt,
-                self._config.task.split,
-                self._pareto,
-                0,
+                [
+                    RolloutKey(self._config.prompt.fingerprint, self._config.task.split, seed, 0)
+                    for seed in self._pareto
+                ],
                 purpose="baseline",
                 urgency=0,
             )

@@ -10,11 +10,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from pytest_synth.backend.optimizer.batches import Batches, Keys
 from pytest_synth.backend.optimizer.budget import Budget
 from pytest_synth.backend.optimizer.candidates import Candidate, Child, has_lesson, improves
 from pytest_synth.backend.optimizer.components import Components
 from pytest_synth.backend.optimizer.config import GepaConfig
-from pytest_synth.backend.optimizer.drawing import Minibatches, draw_components, draw_lessons, stream
+from pytest_synth.backend.optimizer.drawing import draw_components, stream
 from pytest_synth.backend.optimizer.evaluations import Evaluations
 from pytest_synth.backend.optimizer.feedback import record_of
 from pytest_synth.backend.optimizer.ports import Purpose, RolloutKey, RolloutOutcome
@@ -57,8 +58,7 @@ class Search:
         self._config = config
         self._components = components
         self._pareto = tuple(pareto)
-        self._minibatches = Minibatches(feedback, config.minibatch_size, stream(config, "minibatches"))
-        self._lessons = stream(config, "lessons")
+        self._batches = Batches(config, feedback, self._paid)
         self._messages = stream(config, "messages")
         self._evaluations = evaluations
         self._proposer = proposer
@@ -67,9 +67,7 @@ class Search:
         self._stop = stop
         self._reporter = reporter
         self._live: deque[Child] = deque()
-        self._batch: tuple[int, ...] | None = None  # drawn, but its child could not be paid for yet
         self._launched = 0
-        self._is_running_out = False  # whether the rest of the budget pays for no usual child
         self._stale_generations = 0
         self._barren = 0
         self._best_before = 0.0
@@ -115,8 +113,10 @@ class Search:
             assert prompt == self.candidates[0].prompt
             return [self.candidates[0].outcomes[seed] for seed in seeds]
         child = self.current
-        is_parent = prompt == child.parent.prompt
-        return await self._run(child, prompt, seeds, child.parent_sample if is_parent else child.sample)
+        if prompt == child.parent.prompt:
+            keys = {key.seed: key for key in child.parent_keys}
+            return await self._run(child, prompt, tuple(keys[seed] for seed in seeds))
+        return await self._run(child, prompt, self._own_keys(child, seeds))
 
     def proposed_texts(self) -> dict[str, str]:
         """New texts of the current child; none if it has no proposal, or somebody else had it first."""
@@ -177,7 +177,7 @@ class Search:
                 self._finish("cost")
                 return
             self._budget.reserve(child.number, child.cost)
-            self._batch = None
+            self._batches.take()
             self._launched += 1
             self._live.append(child)
             child.task = asyncio.create_task(self._raise(child))
@@ -204,76 +204,47 @@ class Search:
         number = self._launched + 1
         is_founder = number <= self._config.founders
         parent = self.candidates[0 if is_founder else select_parent()]
-        for batch, parent_sample in self._batches(parent, number, is_founder=is_founder):
-            cost = self._budget.unpaid(self._key(parent.prompt, seed, parent_sample) for seed in batch)
-            cost += len({*batch, *self._pareto})
+        for keys in self._choices(parent, number, is_founder=is_founder):
+            cost = self._budget.unpaid(keys) + len({*(key.seed for key in keys), *self._pareto})
             if cost <= self._budget.left:
                 return Child(
                     number=number,
                     generation=0 if is_founder else self._generation(number),
                     parent=parent,
                     components=draw_components(
-                        self._components.names, self._config.mutation_rate, self._messages
+                        self._components.rewritable, self._config.mutation_rate, self._messages
                     ),
-                    minibatch=batch,
                     is_founder=is_founder,
-                    parent_sample=parent_sample,
-                    sample=self._sample(2 * number + 1),
+                    parent_keys=keys,
+                    sample=2 * number + 1,
                     cost=cost,
                 )
         return None
 
-    def _batches(
-        self, parent: Candidate, number: int, *, is_founder: bool
-    ) -> Iterator[tuple[tuple[int, ...], int]]:
-        """Minibatches that a child may have, best first, each with the sample of its parent's rollouts.
-
-        Fresh feedback seeds are best. Pareto seeds cost less, since the parent has run them and the child
-        would run them anyway, but a child that has learnt from them scores too well on them: they are
-        for founders, for parents that are perfect on all feedback seeds, and for what is left of the
-        budget when no other child can be paid.
-        """
-        fresh = None if is_founder else self._feedback_batch(parent, number)
-        if fresh is not None:
-            yield fresh, self._sample(2 * number)
-        self._is_running_out |= fresh is not None and not self._live  # asked on only if `fresh` is too dear
-        if fresh is None or self._is_running_out:
-            known = self._lesson_batch(parent)
-            if known:
-                yield known, parent.sample
-
-    def _feedback_batch(self, parent: Candidate, number: int) -> tuple[int, ...] | None:
-        """Feedback seeds on which the parent is not known to be perfect, if there are any."""
-        sample = self._sample(2 * number)
-
-        def may_teach(batch: tuple[int, ...]) -> bool:
-            keys = [self._key(parent.prompt, seed, sample) for seed in batch]
-            known = [self._evaluations.known(key) for key in keys if self._budget.is_paid(key)]
-            return len(known) < len(batch) or has_lesson([o for o in known if o is not None])
-
-        if self._batch is None or not may_teach(self._batch):
-            self._batch = self._minibatches.draw_where(may_teach)
-        return self._batch
-
-    def _lesson_batch(self, parent: Candidate) -> tuple[int, ...]:
-        """Pareto seeds, failed ones first: the parent has run them, so that looking at them is free."""
-        scores = [(seed, o.score) for seed, o in parent.outcomes.items() if not o.is_lost]
-        return draw_lessons(scores, min(self._config.minibatch_size, len(self._pareto)), self._lessons)
+    def _choices(self, parent: Candidate, number: int, *, is_founder: bool) -> Iterator[Keys]:
+        """Minibatches that a child may have, best first; later ones are for when the first is too dear."""
+        mixed = None if is_founder else self._batches.mixed(parent, number)
+        if mixed is not None:
+            yield mixed
+        lessons = self._batches.lessons(parent)
+        if lessons:
+            yield lessons
 
     def _generation(self, number: int) -> int:
         return (number - 1 - self._config.founders) // self._config.children_per_generation + 1
 
-    def _sample(self, number: int) -> int:
-        return 0 if self._config.reuse_known else number
+    def _paid(self, key: RolloutKey) -> RolloutOutcome | None:
+        return self._evaluations.known(key) if self._budget.is_paid(key) else None
 
-    def _key(self, prompt: Prompt, seed: int, sample: int) -> RolloutKey:
-        return RolloutKey(prompt.fingerprint, self._config.task.split, seed, sample)
+    def _own_keys(self, child: Child, seeds: Sequence[int]) -> Keys:
+        assert child.prompt is not None
+        return tuple(self._batches.key(child.prompt, seed, child.sample) for seed in seeds)
 
     # One child's way
 
     async def _raise(self, child: Child) -> None:
         known = {candidate.prompt.fingerprint for candidate in self.candidates}
-        child.before = await self._run(child, child.parent.prompt, child.minibatch, child.parent_sample)
+        child.before = await self._run(child, child.parent.prompt, child.parent_keys)
         if not has_lesson(child.before):
             child.reason = "its parent has no failure on the minibatch to learn from"
             return
@@ -285,29 +256,21 @@ class Search:
             child.reason = "; ".join(child.proposal.reasons)
             return
         child.prompt = self._components.replace(child.parent.prompt, child.proposal.texts)
+        pareto = self._own_keys(child, self._pareto)
         if child.is_founder:
-            await self._run(child, child.prompt, self._pareto, child.sample)
-        child.after = await self._run(child, child.prompt, child.minibatch, child.sample)
+            await self._run(child, child.prompt, pareto)
+        child.after = await self._run(child, child.prompt, self._own_keys(child, child.minibatch))
         child.is_better = improves(child.before, child.after)
         if child.is_better:
-            await self._run(child, child.prompt, self._pareto, child.sample)
+            await self._run(child, child.prompt, pareto)
 
-    async def _run(
-        self, child: Child, prompt: Prompt, seeds: Sequence[int], sample: int
-    ) -> list[RolloutOutcome]:
+    async def _run(self, child: Child, prompt: Prompt, keys: Keys) -> list[RolloutOutcome]:
         """Rollouts of a child; what it has seen once, lost ones included, is not run again."""
-        keys = [self._key(prompt, seed, sample) for seed in seeds]
-        missing = [key.seed for key in keys if key not in child.seen]
+        missing = [key for key in keys if key not in child.seen]
         if missing:
+            purpose: Purpose = "population" if child.is_founder else "children"
             child.seen.update(
-                await self._evaluations.outcomes(
-                    prompt,
-                    self._config.task.split,
-                    missing,
-                    sample,
-                    purpose="population" if child.is_founder else "children",
-                    urgency=child.stage,
-                )
+                await self._evaluations.outcomes(prompt, missing, purpose=purpose, urgency=child.stage)
             )
         return [child.seen[key] for key in keys]
 
@@ -315,7 +278,7 @@ class Search:
 
     def _admit(self, child: Child) -> None:
         assert child.prompt is not None
-        seen = {seed: child.seen[self._key(child.prompt, seed, child.sample)] for seed in self._pareto}
+        seen = {key.seed: child.seen[key] for key in self._own_keys(child, self._pareto)}
         self.candidates.append(
             Candidate(
                 index=len(self.candidates),

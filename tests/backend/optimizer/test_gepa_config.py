@@ -98,7 +98,13 @@ def test_every_field_of_the_published_example_is_honoured() -> None:
     assert (config.archive_size, config.pareto_set_size, config.mutation_rate) == (5, 10, 0.3)
     assert config.reuse_known
     assert config.pipeline.mode == "generations"
-    assert config.not_applied == ()
+    assert config.rewritten == (0,)
+    assert config.not_applied == (
+        "prompt_learning.initial_prompt.messages[1] (user): it is not rewritten, only the first system"
+        " message is",
+        "prompt_learning.gepa.mutation.rate = 0.3: only one message is rewritten, and each child rewrites"
+        " one",
+    )
 
 
 def test_the_client_s_defaults_are_accepted_and_listed_as_not_applied() -> None:
@@ -107,14 +113,15 @@ def test_the_client_s_defaults_are_accepted_and_listed_as_not_applied() -> None:
     names = [note.split(" = ")[0].removeprefix("prompt_learning.") for note in config.not_applied]
     assert sorted(names) == [
         "auto_discover_patterns",
-        "gepa.archive.feedback_fraction",
         "gepa.archive.pareto_eps",
+        "gepa.mutation.rate",
         "gepa.population.crossover_rate",
         "gepa.population.selection_pressure",
         "gepa.proposer_effort",
         "gepa.proposer_output_tokens",
         "gepa.proposer_type",
         "gepa.token.counting_model",
+        "initial_prompt.messages[1] (user): it is not rewritten, only the first system message is",
     ]
     assert "prompt_learning.gepa.population.crossover_rate = 0.5: there is no crossover" in config.not_applied
     assert config.patience == 3
@@ -186,6 +193,12 @@ def test_seeds_are_a_list_or_a_range(seeds: object, expected: tuple[int, ...]) -
             "messages[0].role is 'robot'",
         ),
         (
+            "initial_prompt",
+            {"messages": [{"role": "user", "pattern": "x"}]},
+            "initial_prompt.messages",
+            "has no system message, but only that one can be put into the task app's model calls",
+        ),
+        (
             "initial_prompt.wildcards",
             {"query": "MAYBE"},
             "initial_prompt.wildcards.query",
@@ -249,9 +262,10 @@ def test_seeds_are_a_list_or_a_range(seeds: object, expected: tuple[int, ...]) -
         ("gepa.rollout.max_concurrent", 0, "gepa.rollout.max_concurrent", "is 0; it must be at least 1"),
         (
             "gepa.rollout.minibatch_size",
-            41,
+            81,
             "gepa.rollout.minibatch_size",
-            "is 41, but 50 seeds less a Pareto set of 10 leave 40 for feedback",
+            "is 81, 41 of them feedback seeds (feedback_fraction 0.5), but 50 seeds less a Pareto set of 10"
+            " leave 40",
         ),
         ("gepa.mutation.rate", 1.5, "gepa.mutation.rate", "is 1.5; it must be at least 0 and at most 1"),
         (
@@ -280,6 +294,7 @@ def test_seeds_are_a_list_or_a_range(seeds: object, expected: tuple[int, ...]) -
             "gepa.archive.pareto_set_size",
             "is 50, but of 50 seeds at least one must be left for feedback",
         ),
+        ("gepa.archive.feedback_fraction", 1.5, "gepa.archive.feedback_fraction", "at least 0 and at most 1"),
         ("gepa.archive.pareto_eps", 0.01, "gepa.archive.pareto_eps", "only 1e-06 is accepted"),
         ("gepa.proposer_effort", "HIGH", "gepa.proposer_effort", "only 'LOW' is accepted"),
         ("gepa.proposer_type", "spec", "gepa.proposer_type", "only 'dspy' or 'gepa-ai' is accepted"),
@@ -330,6 +345,13 @@ def test_a_config_without_budget_and_generations_is_refused() -> None:
 def test_the_path_of_the_section_can_be_given() -> None:
     with pytest.raises(GepaConfigError, match=r"^gepa\.toml: prompt_learning\.algorithm is 'mipro'"):
         parse_gepa_config(changed("algorithm", "mipro"), path="gepa.toml: prompt_learning")
+
+
+def test_where_the_host_can_replace_any_message_all_are_rewritten() -> None:
+    config = parse_gepa_config(published(), replaced="all")
+
+    assert config.rewritten is None
+    assert config.not_applied == ()
 
 
 def test_undeclared_wildcards_must_stay() -> None:

@@ -18,21 +18,21 @@ def test_the_documented_example_is_planned_in_one_line() -> None:
     )
 
     assert make_plan(config).text == (
-        "80 rollouts: baseline 10, population 30, 2 of 9 children, final check 20"
+        "80 rollouts: baseline 10, population 30, 1 to 2 of 9 children, final check 20"
     )
 
 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"budget": 200}, "200 rollouts: baseline 10, 11 to 54 children, final check 20"),
+        ({"budget": 200}, "200 rollouts: baseline 10, 12 to 54 children, final check 20"),
         (
             {"budget": 60, "initial_size": 6, "num_generations": 2},
             "60 rollouts: baseline 10, population 30 for 3 of 5 prompts, 0 of 6 children, final check 20",
         ),
         (
             {"budget": None, "num_generations": 2, "initial_size": 2},
-            "136 rollouts: baseline 10, population 10, 6 of 6 children, final check 20",
+            "124 rollouts: baseline 10, population 10, 6 of 6 children, final check 20",
         ),
         ({"budget": 40}, "40 rollouts: baseline 10, 1 child, final check 20"),
         (

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from random import Random
+from typing import Any
 
 import pytest
 from fakes.optimizer_host import make_config
 from fakes.rule_world import World
 from fakes.search_clock import SearchLoop
 
+from pytest_synth.backend.optimizer.batches import Batches
 from pytest_synth.backend.optimizer.budget import Budget
-from pytest_synth.backend.optimizer.candidates import has_lesson, improves
+from pytest_synth.backend.optimizer.candidates import Candidate, has_lesson, improves
 from pytest_synth.backend.optimizer.components import Components
 from pytest_synth.backend.optimizer.drawing import (
     Minibatches,
@@ -45,6 +47,8 @@ def test_a_prompt_s_messages_are_its_components() -> None:
         (Message("system", "A {x}"), Message("user", "C"))
     )
     assert components.wildcards("1:user") == {"y"}
+    assert components.rewritable == ("0:system", "1:user")
+    assert Components(prompt, (1,)).rewritable == ("1:user",)
 
 
 # Drawing
@@ -103,6 +107,75 @@ def test_lessons_are_drawn_from_failures_first() -> None:
 
     assert drawn == {frozenset({2, 4})}
     assert {2, 4} < set(draw_lessons(scores, 3, Random(0)))
+
+
+# Minibatches of children
+
+
+def batches_of(paid: dict[int, float], **changes: Any) -> tuple[Batches, Candidate]:
+    """Batches over feedback seeds 20 to 29, and a parent with rewards on Pareto seeds 0 to 3."""
+    config = make_config(World(), **{"minibatch_size": 4, "pareto_set_size": 4, **changes})
+    parent = Candidate(
+        0,
+        0,
+        config.prompt,
+        None,
+        0,
+        0,
+        {0: RolloutOutcome(1.0), 1: RolloutOutcome(0.5), 2: RolloutOutcome(0.0), 3: LOST},
+    )
+    known = {seed: RolloutOutcome(reward) for seed, reward in paid.items()}
+    known |= {seed: outcome for seed, outcome in parent.outcomes.items() if not outcome.is_lost}
+    return Batches(config, range(20, 30), lambda key: known.get(key.seed)), parent
+
+
+@pytest.mark.parametrize(("fraction", "fresh"), [(0.0, 0), (0.25, 1), (0.5, 2), (0.6, 3), (1.0, 4)], ids=str)
+def test_a_minibatch_is_lessons_and_fresh_seeds(fraction: float, fresh: int) -> None:
+    batches, parent = batches_of({}, feedback_fraction=fraction)
+
+    keys = batches.mixed(parent, 1)
+
+    assert keys is not None
+    seeds = [key.seed for key in keys]
+    assert sum(1 for seed in seeds if seed >= 20) == fresh
+    lessons = {seed for seed in seeds if seed < 20}
+    assert len(lessons) == min(4 - fresh, 3)
+    assert 3 not in lessons
+    if len(lessons) >= 2:
+        assert {1, 2} <= lessons
+
+
+def test_fresh_seeds_stay_until_a_child_has_got_them() -> None:
+    batches, parent = batches_of({}, feedback_fraction=1.0)
+
+    first = batches.mixed(parent, 1)
+    assert batches.mixed(parent, 1) == first
+    batches.take()
+    second = batches.mixed(parent, 2)
+    assert first is not None
+    assert second is not None
+    assert not {key.seed for key in first} & {key.seed for key in second}
+
+
+def test_seeds_on_which_the_parent_is_known_to_be_perfect_are_passed_over() -> None:
+    known = dict.fromkeys(range(20, 29), 1.0)
+    batches, parent = batches_of(known, feedback_fraction=1.0)
+    keys = batches.mixed(parent, 1)
+    assert keys is not None
+    assert 29 in {key.seed for key in keys}
+
+    batches, parent = batches_of({**known, 29: 1.0}, feedback_fraction=1.0)
+    assert batches.mixed(parent, 1) is None
+    assert {key.seed for key in batches.lessons(parent)} == {0, 1, 2}
+
+
+def test_samples_keep_uses_apart_only_when_nothing_is_reused() -> None:
+    batches, parent = batches_of({}, feedback_fraction=0.5)
+    assert {key.sample for key in batches.mixed(parent, 7) or ()} == {0}
+
+    batches, parent = batches_of({}, feedback_fraction=0.5, reuse_known=False)
+    samples = {(key.seed >= 20, key.sample) for key in batches.mixed(parent, 7) or ()}
+    assert samples == {(False, parent.sample), (True, 14)}
 
 
 # Candidates

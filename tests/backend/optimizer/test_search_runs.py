@@ -30,6 +30,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "window-16": {"pipeline": PipelineConfig("window", 16), "children_per_generation": 4},
     "population": {"initial_size": 4, "num_generations": 3, "minibatch_size": 8, "archive_size": 5},
     "population-in-a-window": {"initial_size": 6, "pipeline": PipelineConfig("window", 4)},
+    "feedback-seeds-alone": {"feedback_fraction": 1.0, "minibatch_size": 8},
+    "pareto-seeds-alone": {"feedback_fraction": 0.0},
     "nothing-reused": {"reuse_known": False, "initial_size": 3},
     "nothing-reused-in-a-window": {"reuse_known": False, "pipeline": PipelineConfig("window", 5)},
 }
