@@ -231,7 +231,7 @@ class _Note:
 
     def _write(self, call: ModelCall) -> None:
         live = self._live
-        if live is None or live.closed:
+        if live is None:
             return
         live.calls.append(call)
         if call.error is None and call.response is not None and self._plan.is_policy:

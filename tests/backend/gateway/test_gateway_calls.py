@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fakes.gateway_server import KEY, GatewayUnderTest, chat
 from fakes.model_provider import completion
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 TOOLS = [{"type": "function", "function": {"name": "pick", "parameters": {"type": "object"}}}]
 
@@ -196,3 +199,22 @@ def test_the_inference_route_refuses_a_model_without_provider(served: GatewayUnd
     answer = inference(served, chat(model="gpt-4.1-nano"))
     assert answer.status_code == 400
     assert answer.json()["error"]["message"].startswith("model 'gpt-4.1-nano' names no provider; ")
+
+
+def test_a_limit_that_the_provider_says_is_used_up_is_waited_for(served: GatewayUnderTest) -> None:
+    arrivals: list[float] = []
+
+    async def last_one(request: Request) -> Response:
+        arrivals.append(time.monotonic())
+        headers = {
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-limit-requests": "10",
+            "x-ratelimit-reset-requests": "3s",
+        }
+        return JSONResponse(completion(), headers=headers)
+
+    served.provider.script = [last_one, last_one]
+    rollout = served.open()
+    served.post(rollout)
+    served.post(rollout)
+    assert arrivals[1] - arrivals[0] >= 0.29  # a tenth of the limit is there again

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_synth.backend.gateway.cassette import Cassette, CassetteError
+from pytest_synth.backend.gateway.cassette import Cassette, CassetteError, _locked
 from pytest_synth.backend.gateway.entries import (
     SHARED,
     Entry,
@@ -181,6 +183,24 @@ def test_several_processes_write_one_cassette(tmp_path: Path) -> None:
         assert process.exitcode == 0
     assert len(Cassette(path, "c")) == 30
     assert [each.name for each in path.parent.iterdir()] == ["c.jsonl"]  # neither locks nor halves
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of folders and modes of files are POSIX")
+def test_a_writer_waits_for_the_one_before_it(tmp_path: Path) -> None:
+    path = saved(tmp_path / "c.jsonl", entry("one"))
+    writer = threading.Thread(target=saved, args=(path, entry("two")))
+    with _locked(tmp_path):
+        writer.start()
+        writer.join(0.1)
+        assert writer.is_alive()
+        assert len(Cassette(path, "c")) == 1
+    writer.join(10)
+    assert len(Cassette(path, "c")) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of folders and modes of files are POSIX")
+def test_a_cassette_can_be_read_by_others(tmp_path: Path) -> None:
+    assert saved(tmp_path / "c.jsonl", entry()).stat().st_mode & 0o777 == 0o644
 
 
 def test_a_file_that_cannot_be_replaced_is_an_error_with_its_name_and_leaves_no_half(

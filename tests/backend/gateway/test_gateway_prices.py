@@ -84,3 +84,15 @@ def test_a_price_that_is_none_is_refused(own: dict[str, Any], message: str) -> N
     with pytest.raises(ConfigError) as refused:
         Prices(own)
     assert str(refused.value) == message
+
+
+def test_an_unknown_price_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[str] = []
+    monkeypatch.setattr(
+        "pytest_synth.backend.gateway.prices._looked_up",
+        lambda provider, model, usage: looked_up.append(model),
+    )
+    prices = Prices()
+    for _ in range(5):
+        assert prices.cost(OPENAI, "m", Usage(1, 1)) is None
+    assert len(looked_up) == 2  # with the cache's tokens and without

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from pytest_synth.backend.gateway import CassetteError, PolicyRefused, Rollout, RolloutUse
+from pytest_synth.backend.gateway.rollouts import LiveRollout
 
 NAME = "evals/cassettes/test_x.jsonl"
 MakeGateway = Callable[..., GatewayUnderTest]
@@ -411,3 +412,27 @@ def test_a_cassette_that_cannot_be_written_is_told_at_the_end_of_the_job_and_tri
     (tmp_path / "evals").unlink()
     assert finish(served, "once").entries == 1
     assert "answer to one" in (tmp_path / NAME).read_text("utf-8")
+
+
+@pytest.mark.parametrize("mode", ["all", "rewrite"])
+def test_what_was_made_anew_answers_the_equal_calls_of_the_run(make: MakeGateway, mode: str) -> None:
+    recorded(make, "same")
+    served = make()
+    for seed in (1, 2):
+        run(served, mode, "same", seed=seed)
+    assert len(served.provider.seen) == 1
+
+
+def test_a_rewrite_that_records_nothing_loses_nothing(make: MakeGateway) -> None:
+    recorded(make, "one", "two")
+    served = make()
+    served.provider.reply = lambda body: (400, {}, "bad")
+    run(served, "rewrite", "one", "two")
+    assert (finish(served, "rewrite").dropped, served.gateway.describe_cassette(NAME).calls) == (0, 2)
+
+
+def test_the_number_of_an_equal_call_is_the_lowest_that_is_free(make: MakeGateway) -> None:
+    live = LiveRollout(spec=None, target=None)  # type: ignore[arg-type]
+    assert [live.take_repeat("k") for _ in range(3)] == [0, 1, 2]
+    live.give_back_repeat("k", 1)
+    assert [live.take_repeat("k"), live.take_repeat("k"), live.take_repeat("other")] == [1, 3, 0]

@@ -276,3 +276,13 @@ def test_the_cost_of_a_rollout_that_was_cut_is_not_known(make_gateway: MakeGatew
     assert served.post(rollout).status_code == 404
     assert [use.cost_usd for use in uses] == [None]
     assert budget.spent_usd == pytest.approx(0.01 + 0.02)  # the call in flight counts as the worst case
+
+
+def test_the_failure_that_voids_a_rollout_is_told_before_an_earlier_one(make_gateway: MakeGateway) -> None:
+    served = make_gateway(prices=PRICES)
+    served.provider.script = [(400, {}, "bad"), completion()]
+    rollout = served.open(LIMITED, budget=Budget(0.025))
+    assert [served.post(rollout).status_code for _ in range(3)] == [400, 200, 402]
+    use = served.gateway.close_rollout(rollout)
+    assert use.failure is not None
+    assert (use.failure.kind, use.is_void) == ("budget", True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -14,6 +14,7 @@ from fakes.model_provider import completion, events
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from pytest_synth.backend.gateway import Patience
 from pytest_synth.backend.gateway.chat import ChunkAssembler, chunks_of
 from pytest_synth.backend.gateway.sse import EventCutter
 
@@ -193,3 +194,18 @@ def test_closing_a_rollout_cuts_its_calls(served: GatewayUnderTest) -> None:
         404,
         "the rollout of this call is over",
     )
+
+
+def test_a_stream_that_falls_silent_is_cut(make_gateway: Callable[..., GatewayUnderTest]) -> None:
+    served = make_gateway(patience=Patience(first_byte_s=30, read_s=0.05))
+
+    async def silent(request: Request) -> StreamingResponse:
+        async def body() -> AsyncIterator[bytes]:
+            yield events(*TEXT_CHUNKS)[0]
+            await asyncio.sleep(30)
+
+        return StreamingResponse(body(), media_type="text/event-stream")
+
+    served.provider.script = [silent]
+    lines = read(served, served.open(), chat(stream=True))
+    assert json.loads(lines[-1])["error"]["message"].endswith(" did not answer in time")
