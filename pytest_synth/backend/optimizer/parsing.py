@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from pytest_synth.backend.optimizer.components import wildcards_of
 from pytest_synth.backend.optimizer.config import (
     CHARS_PER_TOKEN,
     DEFAULT_MINIBATCH,
@@ -101,6 +102,7 @@ def _task(root: Section, gepa: Section) -> TaskConfig:
 
 
 def _policy(root: Section) -> Mapping[str, Any]:
+    """What goes into each rollout's `policy.config`: all fields, and those of `policy.config` beside them."""
     policy = root.section("policy")
     if not policy.is_present:
         root.refuse("policy", "is missing; it names the model (policy.model, policy.provider)")
@@ -115,7 +117,8 @@ def _policy(root: Section) -> Mapping[str, Any]:
     for name in ("inference_url", "api_base", "base_url"):
         if policy.has(name):
             policy.refuse(name, "is given, but the backend supplies the URL of the model; leave it out")
-    return dict(root.mapping("policy"))
+    whole = dict(root.mapping("policy"))
+    return {**policy.mapping("config"), **{name: whole[name] for name in whole if name != "config"}}
 
 
 def _prompt(root: Section) -> tuple[Prompt | None, frozenset[str]]:
@@ -151,6 +154,14 @@ def _rewritten(root: Section, prompt: Prompt | None, findings: Findings) -> tupl
     if prompt is not None and first is None:
         findings.problems.append(
             (path, "has no system message, but only that one can be put into the task app's model calls")
+        )
+    declared = root.section("initial_prompt").mapping("wildcards")
+    for name in sorted(wildcards_of(messages[first].pattern) & set(declared) if first is not None else ()):
+        findings.problems.append(
+            (
+                f"{root.path}.initial_prompt.wildcards.{name}",
+                "stands in the system message, where nothing fills it in; write the text itself there",
+            )
         )
     for place, message in enumerate(messages):
         if place != first:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pytest_synth.backend.optimizer.components import wildcards_of
 
 _FENCE = re.compile(r"^\s*(`{3,})[ \t]*([^\s`]*)[ \t]*$")
+_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ def extract_text(answer: str) -> tuple[str, str | None]:
     Returns:
         The text of the answer's only code block, and None; or "" and what is wrong with the answer.
         gepa's own extractor would take an unfenced answer whole, preamble included, and join two
-        blocks with what stands between them.
+        blocks with what stands between them. What a model thought aloud before it answered is left out.
     """
+    answer = _THOUGHTS.sub("", answer)
     blocks, is_open = _blocks(answer)
     if is_open:
         return "", "its code block is not closed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import get_args
 
 from pytest_synth.backend.optimizer.budget import Budget
 from pytest_synth.backend.optimizer.candidates import Candidate, Child, mean
@@ -20,7 +21,7 @@ from pytest_synth.backend.optimizer.outcome import (
 )
 from pytest_synth.backend.optimizer.plan import Plan
 from pytest_synth.backend.optimizer.pool import Slots, UsageMeter
-from pytest_synth.backend.optimizer.ports import Host, RolloutKey
+from pytest_synth.backend.optimizer.ports import Host, Purpose, RolloutKey
 from pytest_synth.backend.optimizer.progress import Reporter, Snapshot
 from pytest_synth.backend.optimizer.reflection import Proposer
 from pytest_synth.backend.optimizer.seams import run_gepa
@@ -200,11 +201,11 @@ class SearchRun:
 
     def _usage(self) -> Usage:
         wall = asyncio.get_running_loop().time() - self._started
-        counted = self._budget.used.total()
+        used = self._budget.used
         return Usage(
             rollouts=self._evaluations.paid,
-            by_purpose=dict(self._budget.used),
-            unfinished=max(0, self._evaluations.paid - counted),
+            by_purpose={purpose: used[purpose] for purpose in get_args(Purpose) if used[purpose]},
+            unfinished=max(0, self._evaluations.paid - used.total()),
             sent=self._evaluations.sent,
             replayed=self._evaluations.replayed,
             reflections=self._proposer.asked + self._proposer.replayed,

@@ -128,6 +128,22 @@ def test_the_client_s_defaults_are_accepted_and_listed_as_not_applied() -> None:
     assert config.max_prompt_chars == 128_000
 
 
+def test_the_task_app_s_own_policy_settings_go_beside_the_others() -> None:
+    section = changed("policy.config", {"agent": "react", "model": "other"})
+
+    policy = parse_gepa_config(section).task.policy
+
+    assert (policy["agent"], policy["model"]) == ("react", "gpt-4.1-nano")
+    assert "config" not in policy
+
+
+def test_undeclared_braces_in_the_system_message_are_text() -> None:
+    section = changed("initial_prompt.messages", [{"role": "system", "pattern": "Say {label}."}])
+    del section["initial_prompt"]["wildcards"]
+
+    assert parse_gepa_config(section).required_wildcards == {"label"}
+
+
 def test_the_caller_s_section_is_not_changed() -> None:
     section = as_client_sends_it()
     before = copy.deepcopy(section)
@@ -209,6 +225,12 @@ def test_seeds_are_a_list_or_a_range(seeds: object, expected: tuple[int, ...]) -
             {"topic": "REQUIRED"},
             "initial_prompt.wildcards.topic",
             "is REQUIRED, but no message has {topic}",
+        ),
+        (
+            "initial_prompt.messages",
+            [{"role": "system", "pattern": "Pick of {available_intents}"}],
+            "initial_prompt.wildcards.available_intents",
+            "stands in the system message, where nothing fills it in; write the text itself there",
         ),
         (
             "initial_prompt.metadata",

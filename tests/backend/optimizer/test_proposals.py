@@ -18,8 +18,9 @@ INNER = "Answer so:\n```json\n{}\n```\nand briefly."
         (f"```\n{INNER}\n```", INNER),
         ("````\nUse:\n```\ncode\n```\n````", "Use:\n```\ncode\n```"),
         ("  ```\nBe kind.\n  ```", "Be kind."),
+        ("\n<think>Maybe\n```\nBe odd.\n```\n?</think>\n```\nBe kind.\n```", "Be kind."),
     ],
-    ids=["bare", "with-words", "language", "inner-code", "long-fence", "indented"],
+    ids=["bare", "with-words", "language", "inner-code", "long-fence", "indented", "thoughts"],
 )
 def test_the_only_code_block_is_the_new_text(answer: str, text: str) -> None:
     assert extract_text(answer) == (text, None)
