@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pytest_synth.backend.gateway import chat, messages, responses
 from pytest_synth.backend.gateway.dialect import Dialect
-from pytest_synth.backend.gateway.providers import CHAT, OFFLINE, Provider, Target, resolve
+from pytest_synth.backend.gateway.providers import CHAT, OFFLINE, Provider, Target, resolve, with_maker
 from pytest_synth.backend.gateway.refusals import CallRefused, PolicyRefused
 from pytest_synth.backend.gateway.rollouts import LiveRollout, shorten
 from pytest_synth.backend.gateway.substitution import fit, substitute
@@ -114,10 +114,11 @@ def plan_call(
 
 
 def _target_of(body: Mapping[str, Any], providers: Mapping[str, Provider]) -> Target:
-    if not body.get("model"):
+    model = body.get("model")
+    if not model:
         raise CallRefused(400, "'model' is missing; write 'provider/model', such as 'offline/lexical'")
     try:
-        return resolve({"model": body["model"]}, providers)
+        return resolve({"model": with_maker(model) if isinstance(model, str) else model}, providers)
     except PolicyRefused as refused:
         raise CallRefused(400, str(refused).replace("policy.model", "model", 1)) from refused
 

@@ -139,6 +139,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
 _ALIASES: Final = {"google": "gemini"}  # the published SDK's name
 # These have models of their own whose names begin with the provider's: `groq/compound`, `openrouter/auto`.
 _KEEPS_PREFIX: Final = frozenset({"groq", "openrouter"})
+# Names that say who makes the model; an open-weights one (`gpt-oss-20b`) is served by many.
+_MAKERS: Final = ((r"gpt-\d|chatgpt-|o\d(-|$)", "openai"), (r"gemini-", "gemini"), (r"claude-", "anthropic"))
 
 # What a user may set: `name`, `operations` and the like stay the table's.
 _SETTINGS: Final = ("base_url", "url_variable", "key_variable", "local", "limit_field", "stream_usage")
@@ -237,6 +239,15 @@ def resolve(policy: Mapping[str, Any], providers: Mapping[str, Provider] = PROVI
                 "for a real model name its provider in policy.provider"
             )
     return Target(providers[name], model or None)
+
+
+def with_maker(model: str) -> str:
+    """Put the maker before a model's bare name; a name that does not tell its maker stays as it is.
+
+    For calls outside of jobs: the published client sends `gpt-4o-mini`, and cannot name a provider.
+    """
+    maker = next((name for pattern, name in _MAKERS if re.match(pattern, model)), None)
+    return model if maker is None else f"{maker}/{model}"
 
 
 @dataclass(frozen=True)

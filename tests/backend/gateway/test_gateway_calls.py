@@ -195,10 +195,18 @@ def test_the_inference_route_needs_a_key(served: GatewayUnderTest) -> None:
     assert served.provider.seen == []
 
 
-def test_the_inference_route_refuses_a_model_without_provider(served: GatewayUnderTest) -> None:
-    answer = inference(served, chat(model="gpt-4.1-nano"))
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "gpt-5", "o3", "o4-mini"])
+def test_the_inference_route_knows_the_maker_of_a_model(served: GatewayUnderTest, model: str) -> None:
+    assert inference(served, chat(model=model)).json() == completion()
+    assert served.provider.seen[0].body["model"] == model
+
+
+@pytest.mark.parametrize("model", ["gpt-oss-20b", "llama-3.1-8b-instant", "Qwen/Qwen3-4B", "o3x"])
+def test_the_inference_route_refuses_a_model_of_many_providers(served: GatewayUnderTest, model: str) -> None:
+    answer = inference(served, chat(model=model))
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"].startswith("model 'gpt-4.1-nano' names no provider; ")
+    assert answer.json()["error"]["message"].startswith(f"model {model!r} names no provider; ")
+    assert served.provider.seen == []
 
 
 def test_a_limit_that_the_provider_says_is_used_up_is_waited_for(served: GatewayUnderTest) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from fakes.gateway_server import GatewayUnderTest, chat
 
-from pytest_synth.backend.gateway.providers import PROVIDERS, Target, access, adapt, extend, resolve
+from pytest_synth.backend.gateway.providers import (
+    PROVIDERS,
+    Target,
+    access,
+    adapt,
+    extend,
+    resolve,
+    with_maker,
+)
 from pytest_synth.backend.gateway.upstream import proxy_of
 from pytest_synth.errors import ConfigError
 
@@ -180,3 +188,18 @@ def test_a_table_with_a_mistake_is_refused(table: dict[str, Any], message: str) 
 )
 def test_the_environments_proxy_is_used(url: str, environ: dict[str, str], proxy: str | None) -> None:
     assert proxy_of(url, environ) == proxy
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        ("gpt-4.1-nano", "openai/gpt-4.1-nano"),
+        ("chatgpt-4o-latest", "openai/chatgpt-4o-latest"),
+        ("gemini-2.5-flash", "gemini/gemini-2.5-flash"),
+        ("claude-haiku-4-5", "anthropic/claude-haiku-4-5"),
+        ("openai/gpt-4.1-nano", "openai/gpt-4.1-nano"),
+        ("gpt-oss-20b", "gpt-oss-20b"),
+    ],
+)
+def test_the_maker_of_a_model_is_told_by_its_name(model: str, named: str) -> None:
+    assert with_maker(model) == named
