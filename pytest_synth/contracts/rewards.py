@@ -34,11 +34,19 @@ def refuse_reward(value: object, name: str) -> str | None:
         return f"{name} is missing"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"{name} is {value!r}, not a number"
-    if not math.isfinite(value):
+    if not _is_finite(value):
         return f"{name} is {value!r}, not a finite number"
     if not 0 <= value <= 1:
         return f"{name} is {value!r}, outside [0, 1]"
     return None
+
+
+def _is_finite(value: float) -> bool:
+    """Whether a number is one that a float can hold; JSON knows integers beyond that."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def read_reward(answer: object) -> RewardReading:
@@ -60,7 +68,7 @@ def read_reward(answer: object) -> RewardReading:
     numbers = {
         str(name): float(value)
         for name, value in (objectives.items() if isinstance(objectives, Mapping) else ())
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
     }
     details = block.get("details")
     notes = dict(details) if isinstance(details, Mapping) else {}

@@ -76,6 +76,18 @@ CASES = [
         id="no JSON",
     ),
     pytest.param(
+        lambda _: Response('{"reward_info": ' + "[" * 100_000 + "]" * 100_000 + "}"),
+        "task_app",
+        "task app answered with text instead of JSON: {",
+        id="JSON too deep to be read",
+    ),
+    pytest.param(
+        lambda _: Response('{"reward_info": {"outcome_reward": 1' + "0" * 400 + "}}"),
+        "no_reward",
+        "reward_info.outcome_reward is 1000",
+        id="an integer beyond every float",
+    ),
+    pytest.param(
         lambda _: RedirectResponse("http://127.0.0.1:1/rollout"),
         "task_app",
         "task app answered 307: no text",
@@ -276,6 +288,7 @@ def test_a_dead_task_app_fails_the_job_within_two_seconds(api: Api) -> None:
 
 def test_a_url_that_is_none_fails_the_job(api: Api) -> None:
     assert "is not a URL" in api.run("http://[::1")["error"]
+    assert "is not a URL" in api.run(f"http://{'a' * 64}.example")["error"]
 
 
 def test_a_wrong_key_fails_the_job_before_any_rollout(api: Api, serve: Serve) -> None:

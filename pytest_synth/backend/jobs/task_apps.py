@@ -58,9 +58,12 @@ class Answer:
         """Decode the body.
 
         Raises:
-            ValueError: If it is no JSON.
+            ValueError: If it is no JSON, or nested deeper than can be read.
         """
-        return json.loads(self.body)
+        try:
+            return json.loads(self.body)
+        except RecursionError:
+            raise ValueError("nested too deep") from None
 
     @property
     def text(self) -> str:
@@ -212,7 +215,7 @@ class TaskAppCaller:
                 allow_redirects=False,
             ) as response:
                 return Answer(response.status, response.headers, await response.read()), ""
-        except aiohttp.InvalidURL:
+        except (aiohttp.InvalidURL, UnicodeError):  # the latter: a host name with a label that is too long
             raise Unreachable(f"task app URL {app.shown!r} is not a URL") from None
         except (aiohttp.ClientError, OSError) as error:
             return None, describe(error)
