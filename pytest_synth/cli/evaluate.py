@@ -46,7 +46,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job; 0 when its gate passes, 1 when it fails or is incomplete."""
     from pytest_synth.evals.entries import make_entry
-    from pytest_synth.evals.jobs import EvalJobs, Progress, Request
+    from pytest_synth.evals.jobs import EvalJobs, Request
+    from pytest_synth.evals.progress import Look
     from pytest_synth.evals.resources import AppReference, Resources
     from pytest_synth.evals.settings import Settings
     from pytest_synth.evals.spec import parse_eval
@@ -63,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
     resources = Resources(settings)
     request = Request(str(args.file), spec, 0, "app" if spec.prompt is None else "call")
 
-    def show(progress: Progress) -> None:
+    def show(look: Look) -> None:
         if sys.stderr.isatty():
+            progress = look()
             print(f"\r{progress.completed}/{progress.total} rollouts", end="", file=sys.stderr, flush=True)
 
     jobs = EvalJobs(resources, settings, run_id=None)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,9 @@ from pytest_synth.errors import (
     ServerError,
     SynthError,
 )
-from pytest_synth.evals.joining import Seen, complete, join, recover
+from pytest_synth.evals.joining import Seen, complete, recover
+from pytest_synth.evals.open_evals import Job, OpenEval
+from pytest_synth.evals.progress import Look, Progress, Turns, sum_up
 from pytest_synth.evals.published import published_body
 
 if TYPE_CHECKING:
@@ -38,20 +39,13 @@ sleep = time.sleep
 
 LOCAL_POLL_S = (0.01, 0.1)  # first and longest pause; a status of the embedded backend costs 1 ms
 REMOTE_POLL_S = (0.5, 3.0)
+LOOKS = 4  # jobs that one look at the whole run asks for; a look comes every 0.2 s at most
 STALL_S = 60.0  # beyond the time-out of a rollout: what retries and a slow backend may add
 SILENCE_S = 60.0  # a backend elsewhere may be away for so long; its jobs go on meanwhile
 OUTAGE_S = 120.0  # a tunnel is noticed to be down within 30 s, and restarted within 60 s
 CANCEL_S = 10.0  # for all jobs that are left over at the end
 _CANCEL_READ_S = 5.0
 _TUNNEL_POLL_S = 0.2
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Rollouts of one eval that have ended, of all that it asked for."""
-
-    completed: int
-    total: int
 
 
 @dataclass(frozen=True)
@@ -70,65 +64,6 @@ class Request:
     prompt_source: PromptSource
 
 
-@dataclass
-class _Job:
-    """One job at the backend.
-
-    Attributes:
-        sample: Number of the repetition that it is; None: it has all of them.
-        address: Of the task app when the job was submitted.
-        route: Path below it, for a backend that knows the published API only.
-        is_second: It was submitted in place of one that a tunnel's restart had cut.
-        completed: Rollouts that have ended.
-        ended_at: When its end was first seen, if it waits for the tunnel since.
-    """
-
-    id: str
-    seeds: tuple[int, ...]
-    sample: int | None
-    address: AppAddress
-    route: str
-    is_second: bool
-    completed: int = 0
-    ended_at: float | None = None
-
-    def rows_of(self, result: EvalResult) -> list[EvalRow]:
-        """Its rows: of seeds that it was given, and for each rollout one."""
-        asked = frozenset(self.seeds)
-        return list({(row.seed, row.sample): row for row in result.rows if row.seed in asked}.values())
-
-    def seeds_without_reward(self, rows: Iterable[EvalRow], samples: int) -> tuple[int, ...]:
-        """Seeds of which a sample has no reward; `samples` is what the whole eval asked for."""
-        asked = samples if self.sample is None else 1
-        found = Counter(row.seed for row in rows if row.score is not None)
-        return tuple(seed for seed in self.seeds if found[seed] < asked)
-
-
-@dataclass
-class _Eval:
-    """One eval while it runs: its open jobs, and what the others have brought."""
-
-    request: Request
-    app: object
-    jobs: list[_Job] = field(default_factory=list)
-    results: list[EvalResult] = field(default_factory=list)
-    rows: list[EvalRow] = field(default_factory=list)
-
-    @property
-    def progress(self) -> Progress:
-        spec = self.request.spec
-        done = len(self.rows) + sum(job.completed for job in self.jobs)
-        return Progress(done, len(spec.seeds) * spec.samples)
-
-    def joined(self, error: str | None = None) -> EvalResult:
-        """The eval's result; the job's own, where one job was enough and nothing was to add."""
-        results = self.results
-        if error is None and len(results) == 1 and self.rows == list(results[0].rows):
-            return results[0]
-        places = {seed: place for place, seed in enumerate(self.request.spec.seeds)}
-        return join(results, sorted(self.rows, key=lambda row: (places[row.seed], row.sample)), error)
-
-
 class EvalJobs:
     """The jobs of one run.
 
@@ -140,15 +75,17 @@ class EvalJobs:
         self._resources = resources
         self._settings = settings
         self._run_id = run_id
-        self._evals: dict[str, _Eval] = {}
+        self._evals: dict[str, OpenEval] = {}
         self._results: dict[str, EvalResult] = {}
         self._lost: list[str] = []  # jobs whose end was not seen
+        self._ended: list[Progress] = []
+        self._turns = Turns()
 
     def submit(self, request: Request, app: object) -> None:
         """Submit an eval; nothing happens if its key was submitted before."""
         if request.key in self._evals or request.key in self._results:
             return
-        run = self._evals[request.key] = _Eval(request, app)
+        run = self._evals[request.key] = OpenEval(request, app)
         spec = request.spec
         try:
             has_samples = self._resources.backend().takes_extensions
@@ -159,8 +96,12 @@ class EvalJobs:
             self._results[request.key] = _failed(str(error))
             del self._evals[request.key]
 
-    def wait(self, request: Request, report: Callable[[Progress], None]) -> EvalResult:
-        """Wait for an eval that was submitted; its result is kept, so that a rerun costs nothing."""
+    def wait(self, request: Request, report: Callable[[Look], None]) -> EvalResult:
+        """Wait for an eval that was submitted; its result is kept, so that a rerun costs nothing.
+
+        Args:
+            report: Called at every poll with what looks how far the whole run is.
+        """
         if request.key not in self._results:
             run = self._evals[request.key]
             try:
@@ -170,6 +111,7 @@ class EvalJobs:
                 self._give_up(run, may_ask=not isinstance(error, BackendUnreachable))
                 result = run.joined(str(error))
             self._results[request.key] = result
+            self._ended.append(run.progress)
             del self._evals[request.key]
         return self._results[request.key]
 
@@ -206,8 +148,8 @@ class EvalJobs:
         return list(left)
 
     def _start(
-        self, run: _Eval, seeds: tuple[int, ...], sample: int | None, *, is_second: bool = False
-    ) -> _Job:
+        self, run: OpenEval, seeds: tuple[int, ...], sample: int | None, *, is_second: bool = False
+    ) -> Job:
         backend = self._resources.backend()
         body, route = self._body(run.request, seeds), ""
         if not backend.takes_extensions:
@@ -216,7 +158,7 @@ class EvalJobs:
         if not backend.takes_extensions:
             route = self._resources.open_route(run.app, run.request.spec.prompt)
         body |= {"task_app_url": address.url + route, "task_app_api_key": address.key}
-        return _Job(backend.client.submit_eval(body), seeds, sample, address, route, is_second)
+        return Job(backend.client.submit_eval(body), seeds, sample, address, route, is_second)
 
     def _address(self, app: object) -> AppAddress:
         """Where the task app is, once its tunnel is up: a job that starts earlier would lose rollouts."""
@@ -253,7 +195,7 @@ class EvalJobs:
     def _concurrency(self, request: Request) -> int:
         return request.spec.max_concurrent or self._settings.concurrency
 
-    def _poll(self, run: _Eval, report: Callable[[Progress], None]) -> None:
+    def _poll(self, run: OpenEval, report: Callable[[Look], None]) -> None:
         """Look at the jobs of an eval until all have ended.
 
         Raises:
@@ -273,15 +215,26 @@ class EvalJobs:
                     raise
             if run.progress.completed != done:
                 done, moved_at = run.progress.completed, monotonic()
-                report(run.progress)
             elif monotonic() - moved_at > self._stall_s(run.request, backend):
                 raise SynthError(
                     f"job {run.jobs[0].id} made no progress for {monotonic() - moved_at:.0f} s "
                     f"({done} of {run.progress.total} rollouts done)"
                 )
             if run.jobs:
+                report(lambda: self._overview(run))
                 sleep(pause)
                 pause = min(pause * 1.5, longest)
+
+    def _overview(self, awaited: OpenEval) -> Progress:
+        """How far the run is, with a look at the next few jobs that nobody waits for."""
+        from pytest_synth.client import EvalResult
+
+        others = [job for run in self._evals.values() if run is not awaited for job in run.jobs]
+        for job in self._turns.take(others, LOOKS):
+            with suppress(SynthError):  # told when it is waited for
+                job.note(EvalResult.from_response(job.id, self._resources.client().eval_status(job.id)))
+        parts = [*self._ended, *(run.progress for run in self._evals.values())]
+        return sum_up(parts, mean_reward=awaited.progress.mean_reward)
 
     def _stall_s(self, request: Request, backend: Backend) -> float:
         """Seconds without progress that are too many; a backend may tell of none before the end."""
@@ -289,7 +242,7 @@ class EvalJobs:
         waves = 1 if backend.is_ours else ceil(len(spec.seeds) / self._concurrency(request))
         return spec.timeout * waves + STALL_S
 
-    def _look(self, run: _Eval, job: _Job, address: AppAddress) -> None:
+    def _look(self, run: OpenEval, job: Job, address: AppAddress) -> None:
         """Ask for a job's status; take its rows once it has ended, or can bring no more."""
         from pytest_synth.client import EvalResult
 
@@ -298,7 +251,7 @@ class EvalJobs:
             self._cancel([job.id])
         client = self._resources.client()
         status = EvalResult.from_response(job.id, client.eval_status(job.id))
-        job.completed = status.num_completed
+        job.note(status)
         if not (status.is_terminal or has_moved):
             return
         result = self._result(status)
@@ -315,7 +268,7 @@ class EvalJobs:
             run.results.append(result)
             run.jobs.remove(job)
 
-    def _take_cut(self, run: _Eval, job: _Job, result: EvalResult) -> None:
+    def _take_cut(self, run: OpenEval, job: Job, result: EvalResult) -> None:
         """Keep the rewards of a job that a tunnel's restart has cut, and submit the rest again, once."""
         notes = self._notes(run, job)
         rows = recover(job.rows_of(result), notes or ())
@@ -345,11 +298,11 @@ class EvalJobs:
             return status  # the published API has results of completed jobs only
         return EvalResult.from_response(status.job_id, status.raw | results)
 
-    def _notes(self, run: _Eval, job: _Job) -> Sequence[Note] | None:
+    def _notes(self, run: OpenEval, job: Job) -> Sequence[Note] | None:
         """What was seen of a job's rollouts here; asked for once, at its end. None: they do not come by."""
         return self._resources.close_route(run.app, job.route) if job.route else None
 
-    def _give_up(self, run: _Eval, *, may_ask: bool) -> None:
+    def _give_up(self, run: OpenEval, *, may_ask: bool) -> None:
         """Cancel what is open, and keep the rewards that are there: they are paid for."""
         from pytest_synth.client import EvalResult
 
@@ -362,7 +315,7 @@ class EvalJobs:
                 run.rows += [row for row in _completed(run, job, rows, notes) if row.score is not None]
 
 
-def _completed(run: _Eval, job: _Job, rows: list[EvalRow], notes: Sequence[Note] | None) -> list[EvalRow]:
+def _completed(run: OpenEval, job: Job, rows: list[EvalRow], notes: Sequence[Note] | None) -> list[EvalRow]:
     """A job's rows with what the backend does not tell, if it is one of the published API."""
     if job.sample is None:
         return rows

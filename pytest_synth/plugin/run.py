@@ -24,7 +24,7 @@ from pytest_synth.plugin.items import PlannedEval, plan_items
 from pytest_synth.plugin.junit import note_properties
 from pytest_synth.plugin.options import read_settings
 from pytest_synth.plugin.outputs import read_outputs
-from pytest_synth.plugin.progress import ProgressLine
+from pytest_synth.plugin.progress import progress_of
 from pytest_synth.plugin.record import RunRecord
 from pytest_synth.plugin.shards import as_share, planned, share_out
 from pytest_synth.plugin.snapshots import (
@@ -94,7 +94,7 @@ class SynthRun:
         self._record.expect(planned(plans.values()))
         self._shard = read_outputs(config).shard
         self._app: object | None = None
-        self._progress = ProgressLine(config)
+        self._progress = progress_of(config)
 
     # What the fixtures call
 
@@ -116,7 +116,7 @@ class SynthRun:
         if node_id not in self._outcomes:
             request, choice = _request(self.plans[node_id]), self.plans[node_id].choice
             if choice.stale is None:
-                with self._progress.of(node_id) as report:
+                with self._progress.waiting() as report:
                     result = self._jobs.wait(request, report)
             else:
                 result = not_submitted(choice.stale)
@@ -170,7 +170,7 @@ class SynthRun:
             key = f"{item.nodeid}[call {number}]"
             request = Request(key, spec, position, "call" if spec.prompt is not None else "app")
             self._jobs.submit(request, app)
-            with self._progress.of(key) as report:
+            with self._progress.waiting() as report:
                 result = self._jobs.wait(request, report)
             _, entry = make_entry(key, request, result, self.settings)
             self._keep(item, entry)
