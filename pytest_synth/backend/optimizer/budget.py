@@ -34,6 +34,11 @@ class Budget:
         return sum(self._reserved.values())
 
     @property
+    def searched(self) -> int:
+        """Rollouts of the search so far, as settled children have paid them; the same in every run."""
+        return self.used.total() - self.used["final_check"]
+
+    @property
     def left(self) -> int:
         return self.limit - self.used.total() - self.reserved - self._final_check
 
@@ -61,7 +66,7 @@ class Budget:
 
     def pay(self, purpose: Purpose, outcomes: Mapping[RolloutKey, RolloutOutcome]) -> list[RolloutOutcome]:
         """Count rollouts that were not reserved by a child: the baseline's."""
-        new = [key for key, outcome in outcomes.items() if outcome.is_lost or key not in self._paid]
+        new = [key for key in outcomes if key not in self._paid]
         self._paid.update(key for key in new if not outcomes[key].is_lost)
         self.used[purpose] += len(new)
         return [outcomes[key] for key in new]

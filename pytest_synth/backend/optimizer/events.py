@@ -55,6 +55,7 @@ def baseline_evaluated(candidate: Candidate) -> dict[str, Any]:
         "is_baseline": True,
         "is_pareto": True,
         "mutation_type": "baseline",
+        "rollouts_used": len(candidate.outcomes),
         **reward_fields(candidate.reward, _rewards(candidate)),
     }
 

@@ -83,16 +83,22 @@ class Reporter:
         )
 
     def child_settled(
-        self, child: Child, candidates: Sequence[Candidate], front: tuple[int, ...], best: Candidate
+        self,
+        child: Child,
+        candidates: Sequence[Candidate],
+        front: tuple[int, ...],
+        best: Candidate,
+        *,
+        rollouts: int,
     ) -> None:
+        """A child was accepted or rejected, when the search had used so many rollouts."""
         self._children += 1
         newest = candidates[-1]
         accepted = newest if newest.number == child.number else None
         if child.prompt is not None:
             is_on_front = accepted is not None and accepted.index in front
-            self._milestone(
-                "candidate.evaluated", events.child_evaluated(child, accepted, is_on_front=is_on_front)
-            )
+            data = events.child_evaluated(child, accepted, is_on_front=is_on_front)
+            self._milestone("candidate.evaluated", {**data, "rollouts_used": rollouts})
         if accepted is not None:
             self._front_changed(candidates, front, best)
         if self._best is not None and best.index != self._best.index:

@@ -141,7 +141,9 @@ class Search:
             self.front = tuple(front)
         elif not child.reason:
             child.reason = "it did not beat its parent on the minibatch"
-        self._reporter.child_settled(child, self.candidates, self.front, self.best)
+        self._reporter.child_settled(
+            child, self.candidates, self.front, self.best, rollouts=self._budget.searched
+        )
         self._end_generation(child)
         if self.best.reward == 1.0:
             self._finish("perfect")

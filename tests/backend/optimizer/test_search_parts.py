@@ -262,7 +262,8 @@ def test_a_slot_whose_taker_gave_up_goes_to_the_next() -> None:
         first = asyncio.create_task(hold(1))
         second = asyncio.create_task(hold(100))
         third = asyncio.create_task(last())
-        await asyncio.sleep(1)  # the first has ended in this very step, and the second has its slot
+        await asyncio.sleep(0)
+        await asyncio.sleep(1)  # the first has ended in this very step, and the second is to have its slot
         second.cancel()
         await asyncio.gather(first, second, third, return_exceptions=True)
         return reached.is_set()

@@ -49,14 +49,20 @@ def test_a_search_ends_for_a_reason_and_is_checked_then(
     assert len(host.sent) == outcome.usage.rollouts
 
 
-def test_a_search_that_is_out_of_time_gives_up_what_is_in_flight_and_counts_it() -> None:
+@pytest.mark.parametrize("slots", [2, 8])
+def test_a_search_that_is_out_of_time_gives_up_what_is_in_flight_and_counts_it(slots: int) -> None:
     host = SimulatedHost(World(1), latency=steady(1.0))
-    outcome = run_search(make_config(World(1), budget=500, max_time_s=3.5), host)
+    time_s = 5.5 + 10 / slots
+    config = make_config(
+        World(1), budget=500, max_time_s=time_s, max_concurrent=slots, children_per_generation=9
+    )
+    outcome = run_search(config, host)
 
     assert outcome.finish_reason == "time"
     assert outcome.usage.unfinished > 0
     assert sum(outcome.usage.by_purpose.values()) + outcome.usage.unfinished == len(host.sent)
-    assert outcome.usage.wall_s < 3.5 + 4
+    assert outcome.usage.wall_s <= time_s + 20 / slots
+    assert [entry.rank for entry in outcome.held_out][:1] == [None]
 
 
 def test_patience_ends_a_search_that_finds_nothing_better() -> None:
@@ -191,6 +197,31 @@ def test_lost_rollouts_are_not_shown_and_not_held_against_a_candidate_on_the_gat
     assert outcome.finish_reason == "budget"
     assert all("connection refused" not in question.text for question in host.asked)
     assert any("query" in question.text for question in host.asked)
+
+
+def test_a_lost_rollout_is_tried_again_when_it_is_needed_again() -> None:
+    host = SimulatedHost(World(6))
+    seen: set[object] = set()
+
+    def at_first(request: RolloutRequest) -> RolloutOutcome | None:
+        is_new = request.key not in seen and request.purpose == "children"
+        seen.add(request.key)
+        return DOWN if is_new and request.key.seed % 4 == 0 else None
+
+    host.fails = at_first
+    outcome = run_search(make_config(World(6), budget=300, max_failures=99, minibatch_size=30), host)
+
+    keys = [request.key for request in host.sent]
+    assert len(keys) > len(set(keys))
+    assert len(keys) == outcome.usage.rollouts <= 300
+
+
+def test_rollouts_that_the_task_app_failed_are_shown_with_their_reason() -> None:
+    error = RolloutOutcome(None, error="answered 500: no label", error_kind="rollout")
+    host = SimulatedHost(World(6), fails=lambda request: error if request.key.seed % 3 == 0 else None)
+    run_search(make_config(World(6)), host)
+
+    assert any("rollout failed: answered 500: no label" in question.text for question in host.asked)
 
 
 def test_a_failing_final_check_names_the_seeds_and_gives_no_mean() -> None:
