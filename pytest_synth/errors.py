@@ -15,6 +15,7 @@
     ├── ModelCallError         the model, or the gateway before it, refused a call or did not answer
     ├── ModelAnswerError       the model's answer is not what was asked for (also a ValueError)
     ├── TunnelError            the tunnel to the task app cannot be opened or has died
+    ├── OptimizationFailed     a search for a better prompt was refused, has failed or was cancelled
     └── MissingRewards         a mean was asked for, and some seeds have no reward
 
 No message ever holds a key.
@@ -115,6 +116,10 @@ class ModelAnswerError(SynthError, ValueError):
 
 class TunnelError(SynthError):
     """The tunnel to the task app cannot be opened, or has died."""
+
+
+class OptimizationFailed(SynthError):
+    """A search for a better prompt was refused, has failed or was cancelled; the text says why."""
 
 
 class MissingRewards(SynthError):

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-PromptSource = Literal["app", "marker", "snapshot", "call"]
-"""Whose prompt ran: the task app's own, the marker's, the stored snapshot's, or a call's argument."""
+PromptSource = Literal["app", "marker", "snapshot", "call", "optimized"]
+"""Whose prompt ran: the app's own, the marker's, the stored one, a call's argument, or the best one found."""
 
 
 MAX_INTEGER = 2**53 - 1

@@ -202,6 +202,12 @@ class OptimizationEntry(_Entry):
     """Two-sided interval of the paired difference, best minus baseline."""
     not_applied: tuple[str, ...] = ()
     """Settings that were accepted and have no effect."""
+    plan: str | None = None
+    """What the budget was to be spent on, in one line."""
+    summary: str | None = None
+    """What it was spent on, and why the search ended, in one line."""
+    decision: str | None = None
+    """What has become of the best prompt."""
 
     def lineage(self) -> list[Candidate]:
         """The best candidate's line of first parents, from the baseline on."""

@@ -21,6 +21,7 @@ SOURCES: Mapping[str | None, str] = {
     "marker": "the marker's",
     "snapshot": "the stored snapshot's",
     "call": "the one given in the call",
+    "optimized": "the best one that was found",
 }
 
 

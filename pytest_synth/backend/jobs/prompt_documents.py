@@ -23,6 +23,8 @@ _PROGRESS = (
     "rollout_tokens_used",
     "cost_usd",
     "best_score",
+    "baseline_score",
+    "reflection_wait_seconds",
 )
 _END = (
     "baseline_score",
