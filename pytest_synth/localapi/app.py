@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -215,7 +216,7 @@ class _Routes:
             raise HTTPException(error.status_code, detail, error.headers) from error
         # Also SystemExit, and pytest's outcomes (pytest.fail): neither may stop the server.
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt | GeneratorExit) or _is_being_cancelled(error):
+            if isinstance(error, GeneratorExit) or _is_being_cancelled(error) or _is_interrupt(error):
                 raise
             raise raised(code, error, self._secrets(request, secrets)) from error
 
@@ -236,6 +237,11 @@ def _is_being_cancelled(error: BaseException) -> bool:
     """Whether the request is being cancelled, and not the user's code cancelling something of its own."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether somebody has pressed Ctrl-C, which only the main thread hears; elsewhere the code raised it."""
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 async def _call_hook(hook: Hook, app: FastAPI) -> None:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 from fakes.task_caller import KEY, TaskCaller, answer, rollout_body, toy_config
 from fastapi import HTTPException
 
+from pytest_synth._serving import ServerThread
 from pytest_synth.localapi import RolloutRequest, RolloutResponse, create_local_api
 
 
@@ -80,6 +83,27 @@ def test_a_rollout_that_raises_is_answered_with_the_exception_and_its_place(
         assert "test_local_api_errors.py:" in error["place"]
         assert error["place"].endswith(f" in {function}")
         assert error["message"].endswith(f"({error['place']})")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_keyboard_interrupt_that_the_users_code_raises_does_not_stop_a_server_thread(
+    monkeypatch: pytest.MonkeyPatch, is_async: bool
+) -> None:
+    """Out of a task it would end the event loop, and whoever waits for an answer would wait on."""
+
+    def interrupt(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    async def interrupt_async(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("ENVIRONMENT_API_KEY", KEY)
+    app = create_local_api(toy_config(rollout=interrupt_async if is_async else interrupt))
+    with ServerThread(app) as server:
+        ask = partial(httpx.post, f"{server.url}/rollout", headers={"X-API-Key": KEY}, timeout=10)
+        replies = [ask(json=rollout_body()) for _ in range(2)]
+    errors = [reply.json()["detail"]["error"] for reply in replies]
+    assert [error["exception"] for error in errors] == ["KeyboardInterrupt"] * 2
 
 
 def test_an_http_exception_keeps_its_status_and_detail() -> None:
