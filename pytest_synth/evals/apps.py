@@ -74,8 +74,7 @@ class GivenApp:
     def open_route(self, prompt: Prompt | None) -> str:
         if prompt is not None:
             raise ConfigError(
-                "the backend applies no prompts, and the task app at "
-                f"{self._address.url} runs elsewhere, so that it cannot be done here either; "
+                f"with this backend no prompt can be applied to a task app elsewhere ({self._address.url}); "
                 "let pytest serve the app (synth_app = MODULE:ATTR)"
             )
         return ""

@@ -60,6 +60,7 @@ def _completed(row: EvalRow, seen: Seen) -> EvalRow:
     if note is not None:
         found |= {
             "calls": note.calls,
+            "latency_ms": note.latency_ms if row.latency_ms is None else row.latency_ms,
             "tokens": row.tokens or note.tokens,
             "prompt_fingerprint": note.prompt_fingerprint,
             "replaced_fingerprint": note.replaced_fingerprint,

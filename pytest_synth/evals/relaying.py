@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+from pytest_synth._serving import monotonic
 from pytest_synth.contracts.rewards import read_reward
 from pytest_synth.errors import ConfigError
 from pytest_synth.localapi.inference import chat_completions_url
@@ -39,6 +40,7 @@ class Note:
         correlation_id: The backend's.
         is_answered: The task app answered with status 200.
         reward: Of that answer, if it has one.
+        latency_ms: From the request to the end of the answer.
         calls, tokens: Of the model calls; 0 tokens when no usage was reported.
         prompt_applied: None when no prompt was to be applied.
         prompt_reason: Why the prompt was not applied.
@@ -51,6 +53,7 @@ class Note:
     correlation_id: str
     is_answered: bool
     reward: float | None = None
+    latency_ms: float = 0.0
     calls: int = 0
     tokens: int = 0
     prompt_applied: bool | None = None
@@ -115,9 +118,10 @@ class JobRoutes:
             await self._app(inner, receive, send)
 
     async def _rollout(self, job: _Job, scope: Scope, receive: Receive, send: Send) -> None:
-        rollout = _Rollout.read(await _body(receive))
+        body = await _body(receive)
+        rollout = _Rollout.read(body)
         if rollout is None:  # the task app says what is wrong with it
-            await self._app(scope, receive, send)
+            await self._app(scope, _replayed(body, receive), send)
             return
         relay, reason = None, None
         try:
@@ -161,6 +165,7 @@ class _Rollout:
     """A rollout request, as far as it concerns us."""
 
     def __init__(self, document: dict[str, Any]) -> None:
+        self._started = monotonic()
         self._document = document
         self._config: dict[str, Any] = document["policy"]["config"]
         self.seed = int(document["env"]["seed"])
@@ -195,6 +200,7 @@ class _Rollout:
             correlation_id=self.correlation_id,
             is_answered=status == 200,
             reward=reading.reward if status == 200 else None,
+            latency_ms=round((monotonic() - self._started) * 1000, 3),
             objectives=dict(reading.objectives),
             **{name: _without(value, hidden) for name, value in seen.items()},
             details=_without(dict(reading.details), hidden),
