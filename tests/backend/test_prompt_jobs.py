@@ -23,6 +23,7 @@ from pytest_synth.backend import BackendSettings, start
 from pytest_synth.backend import app as backend_app
 from pytest_synth.backend.jobs import prompt_jobs
 from pytest_synth.backend.jobs.optimizers import SearchEnd, SearchPlan, SearchRun
+from pytest_synth.contracts.jobs import JobStatus
 from pytest_synth.prompts import Prompt
 
 Serve = Callable[[RolloutApp], str]
@@ -344,8 +345,37 @@ def test_a_search_that_does_not_listen_is_cut_and_keeps_what_it_has_told(
     api.http.post(f"{PREFIXES[0]}/{job_id}/cancel", json={})
 
     status = api.search(job_id)
-    assert (status["status"], status["best_score"]) == ("cancelled", 1.0)
+    assert status["status"] == "cancelled"
+    assert status["best_score"] in (0.0, 1.0)  # of the last rollout; what was told before is kept
     assert len(app.bodies) <= before + 3  # one second would have been enough for some fifteen
+
+
+class LateOptimizer(StubbornOptimizer):
+    """Tells of its end long before it ends."""
+
+    async def run(self, run: SearchRun) -> SearchEnd:
+        run.emit(PREFIX + "job.started", {})
+        run.emit(PREFIX + "job.completed", {"best_score": 0.5})
+        await asyncio.sleep(0.1)
+        return SearchEnd(JobStatus.SUCCEEDED)
+
+
+def test_who_hears_of_the_end_finds_it_in_the_status(
+    open_api: Open, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told() -> bool:
+        return any(event["type"] == PREFIX + "job.completed" for event in api.search_events(job_id))
+
+    monkeypatch.setattr(backend_app, "GepaOptimizer", LateOptimizer)
+    api = open_api()
+    job_id = api.submit_search(serve(LabelApp()))
+    wait_until(told)
+    status = api.search(job_id)
+    assert (status["status"], status["best_score"]) == ("succeeded", 0.5)
+    assert [event["type"] for event in api.search_events(job_id)] == [
+        PREFIX + "job.started",
+        PREFIX + "job.completed",
+    ]
 
 
 def test_a_search_is_cancelled_at_once_while_its_task_app_is_probed(api: Api) -> None:

@@ -119,6 +119,33 @@ def test_without_a_cursor_the_end_is_held_back_until_the_status_was_seen(
     assert arrived["eval.policy.job.completed"] >= 0.5
 
 
+@pytest.mark.parametrize(
+    ("event_type", "at_least_s", "below_s"),
+    [
+        ("learning.policy.gepa.job.completed", 0.1, 0.9),
+        ("learning.policy.gepa.job.failed", 1.0, 5.0),
+        ("eval.policy.job.completed", 1.0, 5.0),
+    ],
+)
+def test_only_the_success_of_a_search_is_told_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, event_type: str, at_least_s: float, below_s: float
+) -> None:
+    async def arrival() -> float:
+        came = time.monotonic()
+        async for event in Feeds(store, linger_s=1.0).follow(job, since_seq=None):
+            assert event is not None
+            if event["type"] == event_type:
+                return time.monotonic() - came
+        raise AssertionError(event_type)
+
+    monkeypatch.setattr(feeds, "SUCCESS_S", 0.1)
+    with job_of(tmp_path) as (store, job):
+        store.events.add(job.number, event_type, {})
+        store.jobs.end(job.number, JobStatus.FAILED)
+        took_s = asyncio.run(arrival())
+    assert at_least_s <= took_s < below_s
+
+
 def test_a_cancelled_jobs_stream_stays_open_for_a_while(open_api: Open, serve: Serve) -> None:
     async def hang(body: dict[str, Any]) -> dict[str, Any]:
         await asyncio.sleep(60)

@@ -13,9 +13,11 @@ from typing import Any
 from pytest_synth.backend.store import JobRecord, Store
 
 LINGER_S = 3.0  # published clients ask for the status every 2 s while they stream
+SUCCESS_S = 0.5  # enough for them to hand on what came before, and short beside those 2 s
 KEEP_ALIVE_S = 15.0  # proxies cut connections that are silent for a minute or so
 _PAGE = 500
 _LAST = re.compile(r"\.job\.(completed|failed|cancelled)$")
+_SUCCESS_OF_SEARCH = re.compile(r"^learning\..*\.job\.completed$")
 
 monotonic = time.monotonic  # taken at import: a clock frozen by a test must not hold streams open
 
@@ -53,7 +55,9 @@ class Feeds:
 
         With a cursor it ends with the job's last event. Without one it is for published clients, which
         take the state of a stream's last event for the job's own and misread it, and lose the reason of a
-        failure, unless they have seen the status first: the last event is held back until they have.
+        failure, unless they have seen the status first: the last event is held back until they have. A
+        search's success is the one end that they read right; but with it they drop all events that they have
+        not handed on yet, so it is held back for a moment.
         """
         end = _End(self._linger_s if since_seq is None else 0.0, monotonic())
         cursor = since_seq or 0
@@ -65,7 +69,7 @@ class Feeds:
                 page = self._store.events.after(job.number, job.id, since_seq=cursor, limit=_PAGE)
                 for event in page:
                     if _LAST.search(event["type"]):
-                        await asyncio.sleep(end.left_s(now))
+                        await asyncio.sleep(end.left_s(now, event["type"]))
                     yield event
                     cursor = event["seq"]
                 if len(page) == _PAGE:
@@ -87,6 +91,7 @@ class _End:
     came_at: float
     wall: Callable[[], float] = time.time
 
-    def left_s(self, job: JobRecord) -> float:
+    def left_s(self, job: JobRecord, event_type: str) -> float:
         since_end = 0.0 if job.completed_at is None else max(0.0, self.wall() - job.completed_at)
-        return max(0.0, self.linger_s - min(since_end, monotonic() - self.came_at))
+        held_s = min(self.linger_s, SUCCESS_S) if _SUCCESS_OF_SEARCH.match(event_type) else self.linger_s
+        return max(0.0, held_s - min(since_end, monotonic() - self.came_at))

@@ -34,15 +34,27 @@ from pytest_synth.prompts import Prompt
 ROLLOUT_S = 600.0  # the published default for one rollout; the config has no field for it
 CANCEL_S = 5.0  # what a search gets to let go of its rollouts and to keep what it found
 _SECRETS = (TASK_APP_KEY, "policy.api_key", "policy.config.api_key")
+_ENDS = {
+    JobStatus.SUCCEEDED: f"{PREFIX}job.completed",
+    JobStatus.FAILED: f"{PREFIX}job.failed",
+    JobStatus.CANCELLED: f"{PREFIX}job.cancelled",
+}
+_NOTHING: Mapping[str, Mapping[str, Any]] = {}
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Live:
-    """What ends a job that runs."""
+    """What ends a job that runs.
+
+    Attributes:
+        told: What the search has told of its end. It becomes an event only with the job's state, so that
+            who hears of the end finds it in the status.
+    """
 
     cancel: asyncio.Event = field(default_factory=asyncio.Event)
     lane: Lane | None = None
+    told: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def end(self) -> None:
         """Start no rollout more, and ask the search to end."""
@@ -127,7 +139,7 @@ class PromptJobs:
             live = self._live.pop(job.number)
         if live.cancel.is_set() and end.status is JobStatus.FAILED:
             end = SearchEnd(JobStatus.CANCELLED)
-        self._finish(job, end)
+        self._finish(job, end, live.told)
 
     async def _search(self, job: JobRecord) -> SearchEnd:
         self._store.jobs.start(job.number)
@@ -152,7 +164,7 @@ class PromptJobs:
                     job=job,
                     section=section,
                     run_rollout=partial(self._rollout, job, plan, app, lane),
-                    emit=partial(self._emit, job),
+                    emit=partial(self._hear, job, live),
                     already_emitted=self._store.events.count(job.number, without=f"{PREFIX}job.progress"),
                     cancel=live.cancel,
                 )
@@ -219,6 +231,13 @@ class PromptJobs:
             raise JobEnds(Failure(outcome.row.error or outcome.use.fatal, "model"))
         return outcome
 
+    def _hear(self, job: JobRecord, live: _Live, kind: str, data: Mapping[str, Any]) -> None:
+        """Take an event from a search."""
+        if kind in _ENDS.values():
+            live.told[kind] = data
+        else:
+            self._emit(job, kind, data)
+
     def _emit(self, job: JobRecord, kind: str, data: Mapping[str, Any]) -> None:
         """Store an event, and what it tells for the status, together."""
         with self._store.database.transaction():
@@ -228,12 +247,13 @@ class PromptJobs:
                 job.number, kind, data, level="error" if kind.endswith("job.failed") else "info"
             )
 
-    def _finish(self, job: JobRecord, end: SearchEnd) -> None:
-        """End a job, with the one event of its end, unless the search has emitted that already."""
-        name = {JobStatus.FAILED: "failed", JobStatus.CANCELLED: "cancelled"}.get(end.status, "completed")
-        kind = f"{PREFIX}job.{name}"
+    def _finish(
+        self, job: JobRecord, end: SearchEnd, told: Mapping[str, Mapping[str, Any]] = _NOTHING
+    ) -> None:
+        """End a job, with the one event of its end."""
+        kind = _ENDS[end.status]
+        data = told.get(kind, {} if end.error is None else {"error": end.error})
         with self._store.database.transaction():
-            if self._store.events.last_type(job.number) != kind:
-                self._emit(job, kind, {} if end.error is None else {"error": end.error})
+            self._emit(job, kind, data)
             self._store.jobs.end(job.number, end.status, end.error)
             self._credentials.forget(job.id)

@@ -59,11 +59,6 @@ class EventTable:
         assert found is not None
         return int(found[0])
 
-    def last_type(self, job: int) -> str | None:
-        """Return the type of a job's last event; None if there is none."""
-        found = self._database.row("SELECT type FROM events WHERE job = ? ORDER BY seq DESC LIMIT 1", (job,))
-        return None if found is None else str(found[0])
-
     def after(self, job: int, job_id: str, *, since_seq: int = 0, limit: int = 5000) -> list[dict[str, Any]]:
         """Return the wire documents of the events after number `since_seq`, at most `limit`."""
         found = self._database.rows(
