@@ -57,7 +57,8 @@ class Feeds:
         take the state of a stream's last event for the job's own and misread it, and lose the reason of a
         failure, unless they have seen the status first: the last event is held back until they have. A
         search's success is the one end that they read right; but with it they drop all events that they have
-        not handed on yet, so it is held back for a moment.
+        not handed on yet. So those who followed the job get it after a moment; who comes later has all
+        events at once to hand on, and gets it as late as any other end.
         """
         end = _End(self._linger_s if since_seq is None else 0.0, monotonic())
         cursor = since_seq or 0
@@ -93,5 +94,8 @@ class _End:
 
     def left_s(self, job: JobRecord, event_type: str) -> float:
         since_end = 0.0 if job.completed_at is None else max(0.0, self.wall() - job.completed_at)
-        held_s = min(self.linger_s, SUCCESS_S) if _SUCCESS_OF_SEARCH.match(event_type) else self.linger_s
-        return max(0.0, held_s - min(since_end, monotonic() - self.came_at))
+        is_here = monotonic() - self.came_at
+        held_s = self.linger_s
+        if _SUCCESS_OF_SEARCH.match(event_type) and is_here > since_end:
+            held_s = min(held_s, SUCCESS_S)
+        return max(0.0, held_s - min(since_end, is_here))
