@@ -21,11 +21,14 @@ class _Reader:
         self.rootpath: Path | None = None
         self.pythonpath: list[str] = []
         self.values: dict[str, str] = {}
+        self.cache: str | None = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> int:
         self.rootpath = config.rootpath
         self.pythonpath = [str(path) for path in config.getini("pythonpath")]
+        if config.pluginmanager.has_plugin("cacheprovider"):
+            self.cache = str(config.getini("cache_dir"))
         for name in _NAMES:
             # The order of the plugin's own options: flag (here: in addopts), environment, ini value.
             value = (
@@ -48,10 +51,7 @@ def read_settings(
     Raises:
         ConfigError: If pytest cannot read its configuration, or a value is not allowed; it names the value.
     """
-    reader = _Reader()
-    pytest.main([], plugins=[reader])
-    if reader.rootpath is None:
-        raise ConfigError("pytest cannot read its configuration here; it says above why")
+    reader, rootpath = _read()
     sys.path[:0] = [path for path in reader.pythonpath if path not in sys.path]
     given = {"app": app, "backend": backend, "tunnel": tunnel}
     values = reader.values | {name: value for name, value in given.items() if value is not None}
@@ -61,10 +61,35 @@ def read_settings(
         tunnel=values.get("tunnel", Settings.tunnel),
         provider=values.get("provider", Settings.provider),
         model=values.get("model", Settings.model),
-        rootpath=reader.rootpath,
+        rootpath=rootpath,
     )
     _check(settings)
     return settings
+
+
+def cache_folder() -> Path:
+    """Where pytest keeps what the plugin remembers of past runs.
+
+    Raises:
+        ConfigError: If pytest cannot read its configuration, or has no cache here.
+    """
+    from pytest_synth.evals.runs import FOLDER
+
+    reader, rootpath = _read()
+    if reader.cache is None:
+        raise ConfigError(
+            "pytest has no cache here: -p no:cacheprovider is configured, so no run is remembered"
+        )
+    # As pytest's cache provider reads it; "d" holds what plugins keep.
+    return rootpath / os.path.expandvars(os.path.expanduser(reader.cache)) / "d" / FOLDER  # noqa: PTH111
+
+
+def _read() -> tuple[_Reader, Path]:
+    reader = _Reader()
+    pytest.main([], plugins=[reader])
+    if reader.rootpath is None:
+        raise ConfigError("pytest cannot read its configuration here; it says above why")
+    return reader, reader.rootpath
 
 
 def _check(settings: Settings) -> None:
