@@ -57,7 +57,7 @@ class Diagnosis:
 
     def run(self) -> list[Check]:
         with ExitStack() as stack:
-            local = Resources(replace(self._settings, backend="local"))
+            local = Resources(replace(self._settings, backend="local", tunnel="auto"))
             stack.callback(local.close)
             client = self._backend(local)
             address = self._task_app(local)

@@ -130,7 +130,10 @@ class EvalJobs:
         from pytest_synth.client.endpoints import segment
         from pytest_synth.client.exchange import exchange
 
-        client, left = self._resources.client(), list(job_ids)
+        left = list(job_ids)
+        if not left:
+            return left
+        client = self._resources.client()
 
         def cancel(job_id: str) -> None:
             path = f"/api/eval/jobs/{segment(job_id)}/cancel"
@@ -246,11 +249,13 @@ class EvalJobs:
         """Ask for a job's status; take its rows once it has ended, or can bring no more."""
         from pytest_synth.client import EvalResult
 
-        has_moved = address.url != job.address.url
-        if has_moved:  # a quick tunnel is back under another name, which the job does not know
-            self._cancel([job.id])
         client = self._resources.client()
         status = EvalResult.from_response(job.id, client.eval_status(job.id))
+        has_moved = address.url != job.address.url
+        if has_moved and not status.is_terminal:
+            # A quick tunnel is back under another name, which the job does not know.
+            self._cancel([job.id])
+            status = EvalResult.from_response(job.id, client.eval_status(job.id))
         job.note(status)
         if not (status.is_terminal or has_moved):
             return

@@ -226,8 +226,7 @@ class Resources:
         if kind != "localhost" or (needs_key and backend.wants_key_upload):
             what = "an uploaded key" if kind == "localhost" else f"a {kind} tunnel"
             raise ConfigError(
-                "the task app comes from the fixture synth_task_app, so that with the backend at "
-                f"{backend.url} each worker of pytest-xdist would need {what} of its own; "
+                f"a task app from a fixture would need {what} of its own in each worker of pytest-xdist; "
                 "use synth_app = MODULE:ATTR, or -n0"
             )
 

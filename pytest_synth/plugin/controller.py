@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_synth.evals.resources import Resources
+from pytest_synth.plugin.left_over import LEFT_OVER, write_left_over
 from pytest_synth.plugin.options import read_settings
 from pytest_synth.plugin.record import RunRecord
 from pytest_synth.plugin.rendezvous import WORKER_INPUT, Rendezvous
@@ -24,6 +25,7 @@ class ControllerRun:
         self._record = RunRecord(config)
         self._mistakes: tuple[str, ...] = ()
         self._unused: tuple[str, ...] = ()
+        self._left_over: list[str] = []
         self._rendezvous: Rendezvous | None = None
 
     @pytest.hookimpl(optionalhook=True)
@@ -43,6 +45,7 @@ class ControllerRun:
         output = getattr(node, "workeroutput", {})
         self._mistakes = tuple(output.get("synth_usage_error", self._mistakes))
         self._unused = tuple(output.get(UNUSED_PROMPTS, self._unused))
+        self._left_over += output.get(LEFT_OVER, [])
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -62,3 +65,4 @@ class ControllerRun:
             reporter.write_line(f"ERROR: {line}", red=True)
         self._record.summarise(reporter)
         write_unused(reporter, self._unused)
+        write_left_over(reporter, self._left_over)

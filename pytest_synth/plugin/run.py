@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from pytest_synth.plugin.gate import enforce
 from pytest_synth.plugin.homeward import attach_entries
 from pytest_synth.plugin.items import PlannedEval, plan_items
 from pytest_synth.plugin.junit import note_properties
+from pytest_synth.plugin.left_over import LEFT_OVER, write_left_over
 from pytest_synth.plugin.options import read_settings
 from pytest_synth.plugin.outputs import read_outputs
 from pytest_synth.plugin.progress import progress_of
@@ -94,6 +95,7 @@ class SynthRun:
         self._record.expect(planned(plans.values()))
         self._shard = read_outputs(config).shard
         self._app: object | None = None
+        self._left_over: Sequence[str] = ()
         self._progress = progress_of(config)
 
     # What the fixtures call
@@ -205,7 +207,7 @@ class SynthRun:
             address = self.resources.address_of(self._app)
         except SynthError:
             return NO_FINGERPRINTS  # the job has failed for the same reason, and says so
-        return fingerprints_of(fetch_taskset(address.url, address.key), plan.spec.split)
+        return fingerprints_of(fetch_taskset(address.here, address.key), plan.spec.split)
 
     # Hooks
 
@@ -239,14 +241,16 @@ class SynthRun:
     def summarise(self, reporter: TerminalReporter) -> None:
         self._record.summarise(reporter)
         write_unused(reporter, unused_prompts(self._config))
+        write_left_over(reporter, self._left_over)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        self._jobs.cancel_all()
+        self._left_over = self._jobs.cancel_all()
         output = getattr(self._config, "workeroutput", None)
         if output is None:
             self._record.finish(session)
         else:
+            output[LEFT_OVER] = list(self._left_over)
             output[UNUSED_PROMPTS] = unused_prompts(self._config)
 
     def pytest_unconfigure(self) -> None:
