@@ -19,6 +19,8 @@ from starlette.routing import BaseRoute, Route
 PUBLIC = {
     "GET /health",
     "GET /api/health",
+    "GET //api/health",
+    "GET /api/api/health",
     "GET /openapi.json",
     "POST /api/demo/keys",
     "POST //api/demo/keys",
