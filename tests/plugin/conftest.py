@@ -9,6 +9,7 @@ import pytest_synth.backend.running
 import pytest_synth.client.api
 import pytest_synth.client.evals
 import pytest_synth.localapi
+import pytest_synth.plugin.run
 import pytest_synth.report  # noqa: F401
 
 # 20 rows; "yes" is right for all but every fifth: a mean reward of exactly 0.80.
@@ -41,7 +42,7 @@ PLAIN = ("-p", "no:randomly", "-p", "no:cacheprovider")
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A project with a task app whose 20 seeds have a mean reward of 0.80."""
-    for name in ("SYNTH_API_KEY", "SYNTH_BACKEND_URL", "ENVIRONMENT_API_KEY", "CI"):
+    for name in ("SYNTH_API_KEY", "SYNTH_BACKEND_URL", "ENVIRONMENT_API_KEY", "CI", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
     pytester.makepyfile(my_app=APP)
     pytester.makefile(".ini", pytest=INI)
