@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "pytest_synth"
 
 # What each part may import of the others, beside `errors`, which all may.
 ALLOWED = {
-    "": {"client", "contracts", "localapi", "prompts", "tunnels", "backend", "plugin"},  # lazy
+    "": {"client", "contracts", "evals", "localapi", "prompts", "tunnels", "backend", "plugin"},  # lazy
     "errors": set(),
     "_serving": set(),
     "prompt_files": set(),
@@ -24,7 +24,7 @@ ALLOWED = {
     "gates": {"contracts", "prompts"},
     "report": {"contracts", "prompts"},
     "evals": {
-        "contracts", "prompts", "_serving", "client", "localapi", "tunnels", "gates", "report", "backend",
+        "prompt_files", "contracts", "prompts", "_serving", "client", "localapi", "tunnels", "gates", "report", "backend",
     },
     "plugin": {
         "evals", "prompt_files", "contracts", "prompts", "_serving", "client", "localapi", "tunnels", "gates", "report", "backend",

@@ -136,6 +136,15 @@ class RunningBackend:
         """
         return await Relay.open(self._app.gateway, chat_url, prompt=prompt, correlation_id=correlation_id)
 
+    def describe_cassette(self, name: str) -> tuple[int, float | None]:
+        """Calls that a cassette holds, and what they cost in US dollars (None: not known); for a plan.
+
+        Raises:
+            SynthError: If the name or the file is no cassette.
+        """
+        summary = self._app.gateway.describe_cassette(name)
+        return summary.calls, summary.cost_usd
+
     @property
     def is_alive(self) -> bool:
         """Whether the server's thread still runs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,15 +69,18 @@ def make_entry(
     # A run that becomes the baseline is not held against itself: few seeds would be "undecided".
     rule = spec.rule.without_baseline() if stored is not None and update_baseline else spec.rule
     verdict = judge(observations, rule, baseline=stored, conditions=conditions)
-    costs = [row.cost_usd for row in rows]
+    fields = verdict_fields(verdict, spec.rule)
+    fields["gate_details"] = (*fields["gate_details"], *_cassette_lines(result))
     entry = EvalEntry(
         node_id=name,
-        **verdict_fields(verdict, spec.rule),
+        **fields,
         rule=rule_entry(spec.rule),
         rollouts=sum(row.latency_ms is not None for row in rows),
         duration_s=_duration_s(result),
         tokens=sum(row.tokens for row in rows),
-        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+        cost_usd=_sum(row.cost_usd for row in rows),
+        replayed=sum(row.replayed for row in rows),
+        saved_usd=_sum(row.saved_usd for row in rows if row.replayed),
         model=model,
         prompt_source=request.prompt_source,
         prompt_fingerprint=fingerprint,
@@ -85,6 +89,16 @@ def make_entry(
         rows=rows,
     )
     return verdict, entry
+
+
+def _sum(costs: Iterable[float | None]) -> float | None:
+    """None as soon as one of them is not known."""
+    total = 0.0
+    for cost in costs:
+        if cost is None:
+            return None
+        total += cost
+    return total
 
 
 def verdict_fields(verdict: Verdict, rule: GateRule) -> dict[str, Any]:
@@ -106,6 +120,17 @@ def verdict_fields(verdict: Verdict, rule: GateRule) -> dict[str, Any]:
         "seeds_done": verdict.n_seeds,
         "seeds_not_run": verdict.n_not_run,
     }
+
+
+def _cassette_lines(result: EvalResult) -> list[str]:
+    """What a reviewer should know of the cassette: entries that nothing asks for any more."""
+    cassette = result.raw.get("cassette")
+    if not isinstance(cassette, dict) or not cassette.get("unused"):
+        return []
+    return [
+        f"{cassette['unused']} of {cassette['entries']} recorded calls in {cassette['name']} were not used; "
+        "--synth-record-mode=rewrite removes them"
+    ]
 
 
 def _update(file: Path, observations: tuple[Observation, ...], conditions: Conditions) -> Baseline | None:

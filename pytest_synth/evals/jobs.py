@@ -22,6 +22,7 @@ from pytest_synth.evals.joining import Seen, complete, recover
 from pytest_synth.evals.open_evals import Job, OpenEval
 from pytest_synth.evals.progress import Look, Progress, Turns, sum_up
 from pytest_synth.evals.published import published_body
+from pytest_synth.evals.recording import Recording
 
 if TYPE_CHECKING:
     from pytest_synth.client import EvalResult
@@ -46,6 +47,7 @@ OUTAGE_S = 120.0  # a tunnel is noticed to be down within 30 s, and restarted wi
 CANCEL_S = 10.0  # for all jobs that are left over at the end
 _CANCEL_READ_S = 5.0
 _TUNNEL_POLL_S = 0.2
+NOT_RECORDED = Recording()
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,14 @@ class Request:
         key: Names the eval within the run; a second submission of the same key is the same job.
         position: Lower ones are served first.
         prompt_source: Whose prompt `spec.prompt` is; "app" if there is none.
+        recording: Where its model calls are recorded and replayed.
     """
 
     key: str
     spec: EvalSpec
     position: int
     prompt_source: PromptSource
+    recording: Recording = NOT_RECORDED
 
 
 class EvalJobs:
@@ -93,7 +97,10 @@ class EvalJobs:
                 run.jobs.append(self._start(run, spec.seeds, sample))
         except SynthError as error:
             self._lost += self._cancel(job.id for job in run.jobs)
-            self._results[request.key] = _failed(str(error))
+            reason = str(error)
+            if isinstance(error, InvalidRequestError):
+                reason = f"the backend refuses the eval: {error.detail}"
+            self._results[request.key] = _failed(reason)
             del self._evals[request.key]
 
     def wait(self, request: Request, report: Callable[[Look], None]) -> EvalResult:
@@ -183,6 +190,11 @@ class EvalJobs:
         }
         if spec.prompt is not None:
             extensions["prompt"] = spec.prompt.to_wire()
+        if request.recording.cassette is not None:
+            extensions["cassette"] = request.recording.cassette
+            extensions["record_mode"] = request.recording.mode
+        if spec.max_cost is not None:
+            extensions["max_cost"] = spec.max_cost
         if self._settings.fail_fast and spec.min_reward is not None:
             extensions["fail_fast"] = {"min_reward": spec.min_reward, "allow_missing": spec.allow_missing}
         return {

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 _DONE_HERE = frozenset({"samples", "prompt", "prompt_source", "run_id", "node_id", "position"})
 _UNASKED = (None, False, "off")
 # How a user asked for it, where that is another name.
-_OPTIONS = {"fail_fast": "--synth-fail-fast", "record_mode": "--synth-record-mode"}
+_OPTIONS = {
+    "fail_fast": "--synth-fail-fast",
+    "record_mode": "--synth-record-mode",
+    "cassette": "--synth-record-mode",
+}
 
 
 def published_body(body: Mapping[str, Any], backend: Backend) -> dict[str, Any]:
@@ -35,9 +39,8 @@ def published_body(body: Mapping[str, Any], backend: Backend) -> dict[str, Any]:
         if name not in _DONE_HERE and value not in _UNASKED
     ]
     if asked:
-        raise ConfigError(
-            f"{' and '.join(asked)}: {_why(backend)}; leave it out, or use the embedded backend"
-        )
+        names = " and ".join(dict.fromkeys(asked))
+        raise ConfigError(f"{names}: {_why(backend)}; leave it out, or use the embedded backend")
     policy = body["policy"]
     if policy.get("provider") == "offline" and not backend.is_ours:
         raise ConfigError(

@@ -15,7 +15,7 @@ from pytest_synth.evals.files import write_whole
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_synth.report import EvalEntry, RunReport
+    from pytest_synth.report import EvalEntry, OptimizationEntry, RunReport
 
 SUFFIXES = (".html", ".json", ".md")
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -33,7 +33,7 @@ def check_report_path(path: Path) -> None:
         raise ConfigError(f"{str(path)!r} is a folder; give the name of a file")
 
 
-def make_report(evals: Iterable[EvalEntry]) -> RunReport:
+def make_report(evals: Iterable[EvalEntry], optimizations: Iterable[OptimizationEntry] = ()) -> RunReport:
     """The report of a run that ends now."""
     from pytest_synth.report import RunReport
 
@@ -41,6 +41,7 @@ def make_report(evals: Iterable[EvalEntry]) -> RunReport:
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         package_version=version("pytest-synth"),
         evals=tuple(evals),
+        optimizations=tuple(optimizations),
     )
 
 

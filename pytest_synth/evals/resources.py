@@ -58,6 +58,7 @@ class Resources:
         self._kept: list[object] = []  # apps are keyed by identity, so they must stay alive
         self._key: str | None = None
         self._is_uploaded = False
+        self._embedded: RunningBackend | None = None
         self._servers: list[ServerThread] = []
 
     def default_app(self) -> object:
@@ -90,6 +91,12 @@ class Resources:
             else:
                 self._backend = ask_backend(client)
         return self._backend
+
+    def describe_cassette(self, name: str) -> tuple[int, float | None]:
+        """Calls that a cassette of the embedded backend holds, and their cost (see `RunningBackend`)."""
+        self.client()
+        assert self._embedded is not None, "only the embedded backend has cassettes"
+        return self._embedded.describe_cassette(name)
 
     @property
     def is_local(self) -> bool:
@@ -150,8 +157,21 @@ class Resources:
             from pytest_synth.backend import BackendSettings, start
             from pytest_synth.evals.certainty import is_certain
 
-            settings = BackendSettings(concurrency=self._settings.concurrency, is_certain=is_certain)
-            backend = self._stack.enter_context(start(settings))
+            settings = self._settings
+            backend = self._stack.enter_context(
+                start(
+                    BackendSettings(
+                        concurrency=settings.concurrency,
+                        is_certain=is_certain,
+                        cassettes=settings.rootpath,
+                        redact=settings.redact,
+                        providers=settings.providers,
+                        prices=settings.prices,
+                        max_cost_usd=settings.max_cost,
+                    )
+                )
+            )
+            self._embedded = backend
             url, key = backend.url, backend.key
         else:
             named = self._settings.backend

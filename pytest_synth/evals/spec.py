@@ -38,6 +38,7 @@ class EvalSpec:
         samples: Rollouts for each seed.
         max_concurrent: Rollouts of this eval in flight; None: the limit of the run.
         timeout: Seconds for one rollout.
+        max_cost: US dollars that its model calls may cost; none starts that could cross it.
         allow_missing: How many seeds may lack a reward.
     """
 
@@ -52,6 +53,7 @@ class EvalSpec:
     samples: int = 1
     max_concurrent: int | None = None
     timeout: float = ROLLOUT_TIMEOUT_S
+    max_cost: float | None = None
     gate: RuleName = "mean"
     confidence: float = 0.95
     allow_missing: int = 0
@@ -142,6 +144,7 @@ _CHECKS: Mapping[str, Callable[[object], Any]] = {
     "samples": count_argument("samples", 1),
     "max_concurrent": count_argument("max_concurrent", 1),
     "timeout": number_argument("timeout", "seconds above 0", lambda x: x > 0),
+    "max_cost": number_argument("max_cost", "US dollars from 0", lambda x: x >= 0),
     "allow_missing": count_argument("allow_missing", 0),
     "max_regression": number_argument("max_regression", "a number above 0, at most 1", lambda x: 0 < x <= 1),
     "gate": text_argument("gate"),

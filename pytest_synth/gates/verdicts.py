@@ -140,7 +140,6 @@ def _decide(
             *spread_lines(rewards, between, rule.confidence, comparison),
             *repeat_lines(named),
             *(comparison_lines(comparison) if comparison is not None else ()),
-            *_missing_lines(outcomes, missing),
         ),
         checks=tuple(checks),
         lower_bound=bound,
@@ -202,7 +201,7 @@ def _incomplete(
         n_missing=len(missing),
         threshold=rule.min_reward,
         text=text,
-        details=(*details, *_missing_lines(outcomes, missing)),
+        details=tuple(details),
         n_not_run=len(spared),
     )
 
@@ -231,14 +230,9 @@ def _ended_early(
         n_missing=len(missing),
         threshold=rule.min_reward,
         text=text,
-        details=tuple(_missing_lines(outcomes, missing)),
         n_not_run=len(spared),
         at_most=certainty.at_most,
     )
-
-
-def _missing_lines(outcomes: Sequence[SeedOutcome], missing: Sequence[SeedOutcome]) -> list[str]:
-    return [f"no reward: {r}" for r in wording.reasons(missing, with_split=_needs_split(outcomes))]
 
 
 def _needs_split(outcomes: Sequence[SeedOutcome]) -> bool:

@@ -9,7 +9,8 @@ from pytest_synth.gates.rules import TOLERANCE
 
 SEEDS_SHOWN = 8  # runs of seeds named for one reason
 REASONS_SHOWN = 4
-REASON_CHARS = 100
+REASON_CHARS = 100  # of one reason among several
+SOLE_REASON_CHARS = 400  # of the only one: it says what to do
 
 Key = tuple[str | None, int]
 """Split and number of a seed."""
@@ -85,10 +86,11 @@ def reasons(missing: Sequence[SeedOutcome], *, with_split: bool) -> list[str]:
     """One text for each reason, most frequent first: `3, 11: task app answered 500`."""
     groups: dict[str, list[SeedOutcome]] = {}
     for outcome in missing:
-        groups.setdefault(shorten(outcome.reason or ""), []).append(outcome)
+        groups.setdefault(outcome.reason or "", []).append(outcome)
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    chars = REASON_CHARS if len(groups) > 1 else SOLE_REASON_CHARS
     return [
-        f"{seed_list([o.key for o in outcomes], with_split=with_split)}: {reason}"
+        f"{seed_list([o.key for o in outcomes], with_split=with_split)}: {shorten(reason, chars)}"
         for reason, outcomes in ordered
     ]
 

@@ -16,6 +16,7 @@ from pytest_synth.plugin.detect import COLLECTED, concerns_us, keep_prompts
 from pytest_synth.plugin.fixtures import (
     synth_client,
     synth_eval,
+    synth_optimize,
     synth_prompt,
     synth_result,
     synth_snapshot,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "synth_client",
     "synth_eval",
+    "synth_optimize",
     "synth_prompt",
     "synth_result",
     "synth_snapshot",
@@ -43,6 +45,8 @@ __all__ = [
 MARKERS = (
     "synth_eval(seeds, *, min_reward=None, ...): submit an eval job over the seeds (rows of a split) and "
     "fail the test when its mean reward is below min_reward.",
+    "synth_optimize(seeds, *, validation_seeds, prompt, budget=80, ...): beside synth_eval; under "
+    "--synth-optimize search for a better prompt first, and hold the gate against the best one.",
 )
 
 

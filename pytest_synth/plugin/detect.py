@@ -8,17 +8,19 @@ from __future__ import annotations
 import pytest
 
 MARKER = "synth_eval"
+OPTIMIZE_MARKER = "synth_optimize"
 COLLECTED = pytest.StashKey[tuple[pytest.Item, ...]]()
 """All tests that were collected, deselected ones too."""
 
-_NEEDS_APP = frozenset({"synth_result", "synth_eval", "synth_tunnel"})
+_MARKERS = (MARKER, OPTIMIZE_MARKER)
+_NEEDS_APP = frozenset({"synth_result", "synth_eval", "synth_optimize", "synth_tunnel"})
 
 
 def concerns_us(item: pytest.Item) -> bool:
-    """Say whether a test carries the marker or uses a fixture that needs the task app."""
-    return item.get_closest_marker(MARKER) is not None or not _NEEDS_APP.isdisjoint(
-        getattr(item, "fixturenames", ())
-    )
+    """Say whether a test carries one of our markers or uses a fixture that needs the task app."""
+    if any(item.get_closest_marker(name) is not None for name in _MARKERS):
+        return True
+    return not _NEEDS_APP.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def keep_prompts(config: pytest.Config) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from syrupy.assertion import SnapshotAssertion
 
     from pytest_synth.client import EvalResult, SynthClient
+    from pytest_synth.evals.optimization_results import OptimizationResult
     from pytest_synth.evals.resources import CurrentTunnel
     from pytest_synth.plugin.run import SynthRun
     from pytest_synth.prompts import Prompt
@@ -66,9 +67,23 @@ def synth_result(request: pytest.FixtureRequest, _synth_submission: None) -> Eva
 
 
 @pytest.fixture
+def synth_optimize(
+    request: pytest.FixtureRequest, _synth_submission: None
+) -> Callable[..., OptimizationResult]:
+    """Search for a better prompt from the test's body, whatever the options say.
+
+    Takes the arguments of the marker; it waits for the result.
+    """
+    return _run(request).optimize_for(request.node)
+
+
+@pytest.fixture
 def synth_prompt(request: pytest.FixtureRequest) -> Prompt:
-    """The `Prompt` under test: the stored one if there is one, else the one that the marker names."""
-    return _run(request).prompt_of(request.node)
+    """The `Prompt` under test: the stored one if there is one, else the one that the marker names.
+
+    In a test that is optimised, it is the one that the gate was held against.
+    """
+    return _run(request).prompt_of(request)
 
 
 @pytest.fixture

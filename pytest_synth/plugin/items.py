@@ -12,10 +12,14 @@ import pytest
 from pytest_synth.errors import ConfigError
 from pytest_synth.evals.arguments import SpecError
 from pytest_synth.evals.baselines import baseline_file, read_baseline
+from pytest_synth.evals.optimize_spec import OptimizeSpec
+from pytest_synth.evals.recording import Recording, recording_of
 from pytest_synth.evals.settings import Settings
 from pytest_synth.evals.spec import EvalSpec, parse_eval
 from pytest_synth.plugin.detect import MARKER, concerns_us
+from pytest_synth.plugin.optimize import read_marker
 from pytest_synth.plugin.snapshots import PromptChoice, choose_prompt
+from pytest_synth.prompts import Prompt
 
 if TYPE_CHECKING:
     from pytest_synth.evals.parts import Whole
@@ -35,6 +39,7 @@ class PlannedEval:
         position: Place in the order of the run.
         baseline: File of its stored baseline, whether it is there or not.
         choice: Which prompt it runs; `spec.prompt` is that one.
+        optimize: What its `synth_optimize` marker asks for, whether it is to be done or not.
         whole: What the marker asks for, where `spec` is only one shard's share of its seeds.
         is_elsewhere: Another shard runs it, and this one skips it.
     """
@@ -46,6 +51,7 @@ class PlannedEval:
     position: int
     baseline: Path
     choice: PromptChoice
+    optimize: OptimizeSpec | None = None
     whole: Whole | None = None
     is_elsewhere: bool = False
 
@@ -86,7 +92,7 @@ def plan_items(
         try:
             plans[item.nodeid] = _plan(item, position, settings, is_worker)
         except SpecError as error:
-            mistakes.append(f"synth_eval on {item.nodeid}: {error}")
+            mistakes.append(f"{error.marker} on {item.nodeid}: {error}")
     if mistakes:
         raise pytest.UsageError(*mistakes)
     for plan in plans.values():
@@ -115,6 +121,7 @@ def _plan(item: pytest.Item, position: int, settings: Settings, is_worker: bool)
             )
     elif "synth_result" in _fixture_names(item):
         raise SpecError("the fixture synth_result needs the marker, and the test has none")
+    optimize = read_marker(item, spec)
     source = _app_source(item)
     if source is None or (_is_our_default(source) and settings.app is None):
         raise SpecError(
@@ -122,17 +129,36 @@ def _plan(item: pytest.Item, position: int, settings: Settings, is_worker: bool)
             "or override the fixture synth_task_app in conftest.py"
         )
     shared = _is_our_default(source) and settings.backend == "local"
+    if is_worker and settings.optimize and optimize is not None:
+        shared = False  # a search has no name that would keep workers from starting it twice
     eager = spec is not None and _may_be_eager(item, source) and (shared or not is_worker)
-    baseline = baseline_file(item.path, item.nodeid.partition("::")[2].replace("::", "."))
+    baseline = baseline_file(item.path, name_of(item))
     if spec is not None and spec.max_regression is not None and not settings.update_baseline:
         _check_baseline(baseline)
     try:
-        choice = choose_prompt(item, None if spec is None else spec.prompt)
+        choice = choose_prompt(item, _code_prompt(spec, optimize))
     except ConfigError as error:
         raise SpecError(str(error)) from error
     if spec is not None:
         spec = replace(spec, prompt=choice.prompt)
-    return PlannedEval(item, spec, source, eager, position, baseline, choice)
+    return PlannedEval(item, spec, source, eager, position, baseline, choice, optimize)
+
+
+def _code_prompt(spec: EvalSpec | None, optimize: OptimizeSpec | None) -> Prompt | None:
+    """The prompt that the markers name; None: the task app's own."""
+    if optimize is not None:
+        return optimize.prompt
+    return None if spec is None else spec.prompt
+
+
+def recording_for(item: pytest.Item, settings: Settings, suffix: str = "") -> Recording:
+    """The cassette of a test, or of one of the evals that its body calls."""
+    return recording_of(settings.record_mode, settings.rootpath, item.path, name_of(item) + suffix)
+
+
+def name_of(item: pytest.Item) -> str:
+    """A test's name within its file, as its files beside it are called."""
+    return item.nodeid.partition("::")[2].replace("::", ".")
 
 
 def _fixture_names(item: pytest.Item) -> Sequence[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_synth.evals.settings import TUNNELS, Settings
+from pytest_synth.plugin.tables import RECORD_MODES, price_table, provider_table, redact_patterns
 
 _SWITCH = {
     "true": True,
@@ -60,8 +61,25 @@ OPTIONS = (
     Option("provider", "offline", "NAME", "model provider of tests that name none"),
     Option("model", "lexical", "NAME", "model of tests that name none"),
     Option("concurrency", "16", "N", "rollouts in flight in the whole run"),
+    Option(
+        "record_mode",
+        None,
+        "MODE",
+        "cassettes of model calls: off, none (replay only), once, new_episodes, all or rewrite; "
+        "without it: none where CI is set and the test's cassette exists, else off",
+    ),
+    Option("max_cost", None, "USD", "ceiling for the model calls of the whole run, in US dollars"),
     Option("fail_fast", None, "", "end an eval as soon as its gate is certain not to pass"),
 )
+
+
+TABLES = {
+    "synth_prices": "prices of models, a line each: PROVIDER/MODEL = INPUT OUTPUT [CACHED_INPUT], in US "
+    "dollars for a million tokens",
+    "synth_providers": "model providers, a line each: NAME: SETTING=VALUE ... with base_url, url_variable, "
+    "key_variable, local, limit_field, stream_usage",
+    "synth_redact": "regular expressions of what must not get into a cassette, a line each",
+}
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -73,6 +91,20 @@ def add_options(parser: pytest.Parser) -> None:
         )
         group.addoption(option.flag, dest=option.dest, default=None, help=option.help + suffix, **takes)
         parser.addini(option.dest, f"{option.help}{suffix}", default=None)
+    for name, text in TABLES.items():
+        parser.addini(name, text, type="linelist", default=[])
+    group.addoption(
+        "--synth-dry-run",
+        action="store_true",
+        dest="synth_dry_run",
+        help="print what would be run and what it would cost, as far as that is known; run nothing",
+    )
+    group.addoption(
+        "--synth-optimize",
+        action="store_true",
+        dest="synth_optimize",
+        help="search for a better prompt in the tests marked synth_optimize; --snapshot-update stores it",
+    )
     group.addoption(
         "--synth-update-baseline",
         action="store_true",
@@ -123,6 +155,14 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
     model, _ = value("model")
     if provider != "offline" and model == "lexical":
         raise pytest.UsageError(f"provider {provider!r} is named without a model; add --synth-model")
+    mode, mode_origin = value("record_mode")
+    if mode is not None and mode not in RECORD_MODES:
+        raise pytest.UsageError(f"{mode_origin}: {mode!r} is not allowed; use {', '.join(RECORD_MODES)}")
+    max_cost, dry_run = _dollars(*value("max_cost")), config.getoption("synth_dry_run")
+    if max_cost is not None and value("backend")[0] != "local":
+        raise pytest.UsageError("--synth-max-cost is held by the embedded backend only; leave one of the two")
+    if dry_run and hasattr(config, "workerinput"):
+        raise pytest.UsageError("--synth-dry-run plans in one process; leave -n out")
     return Settings(
         app=app,
         backend=checked(
@@ -139,6 +179,25 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
             )
         ),
         rootpath=config.rootpath,
+        record_mode=mode,
+        redact=redact_patterns(config.getini("synth_redact")),
+        max_cost=max_cost,
+        prices=price_table(config.getini("synth_prices")),
+        providers=provider_table(config.getini("synth_providers")),
+        dry_run=dry_run,
         fail_fast=switch("fail_fast"),
         update_baseline=config.getoption("synth_update_baseline"),
+        optimize=config.getoption("synth_optimize"),
     )
+
+
+def _dollars(text: str | None, origin: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        usd = float(text)
+    except ValueError:
+        usd = -1.0
+    if not 0 <= usd < float("inf"):
+        raise pytest.UsageError(f"{origin}: {text!r} is not allowed; use US dollars, as in 0.25")
+    return usd

@@ -119,14 +119,33 @@ class RunProgress:
             if self._display is not None:
                 self._display.clear()
 
+    @contextmanager
+    def telling(self) -> Iterator[Callable[[list[str]], None]]:
+        """Give the function that shows what somebody else has to say, as often as is right."""
+        if self._shown_at is None:
+            self._started = self._shown_at = self._clock()
+        try:
+            yield self._tell
+        finally:
+            if self._display is not None:
+                self._display.clear()
+
     def _poll(self, look: Look) -> None:
         now = self._clock()
         assert self._started is not None
+        if self._display is not None and self._is_time(self._display, now):
+            self._display.show(progress_parts(look(), now - self._started))
+
+    def _tell(self, parts: list[str]) -> None:
+        if parts and self._display is not None and self._is_time(self._display, self._clock()):
+            self._display.show(parts)
+
+    def _is_time(self, display: Display, now: float) -> bool:
         assert self._shown_at is not None
-        if self._display is None or now - self._shown_at < self._display.every_s:
-            return
+        if now - self._shown_at < display.every_s:
+            return False
         self._shown_at = now
-        self._display.show(progress_parts(look(), now - self._started))
+        return True
 
 
 def progress_of(config: pytest.Config) -> RunProgress:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_synth.errors import SynthError
-from pytest_synth.plugin.homeward import entries_of
+from pytest_synth.plugin.homeward import entries_of, optimizations_of
 from pytest_synth.plugin.outputs import Outputs, read_outputs
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
     from pytest_synth.evals.parts import Planned, State
-    from pytest_synth.report import EvalEntry, RunReport
+    from pytest_synth.report import EvalEntry, OptimizationEntry, RunReport
 
 
 class RunRecord:
@@ -33,6 +33,7 @@ class RunRecord:
         self._outputs: Outputs = read_outputs(config)
         self._plan: tuple[Planned, ...] = ()
         self._found: list[tuple[int, EvalEntry]] = []
+        self._optimizations: list[tuple[int, OptimizationEntry]] = []
         self._failed: set[str] = set()
         self._skipped: set[str] = set()
         self._ended: set[str] = set()
@@ -46,6 +47,7 @@ class RunRecord:
     def take(self, report: pytest.TestReport) -> None:
         """Note what became of a test, and the entries that its report carries."""
         self._found += entries_of(report)
+        self._optimizations += optimizations_of(report)
         if report.failed:
             self._failed.add(report.nodeid)
         elif report.skipped:
@@ -71,6 +73,10 @@ class RunRecord:
         ]
         return [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
 
+    def optimizations(self) -> list[OptimizationEntry]:
+        """The searches of the run, likewise."""
+        return [entry for _, entry in sorted(self._optimizations, key=lambda pair: pair[0])]
+
     def finish(self, session: pytest.Session) -> None:
         """Write all files of the run; one that cannot be written makes a green run red."""
         if self._config.option.collectonly:
@@ -78,7 +84,7 @@ class RunRecord:
         if self._plan:
             from pytest_synth.evals.reports import make_report
 
-            self._write_reports(make_report(self.entries()))
+            self._write_reports(make_report(self.entries(), self.optimizations()))
         if self._outputs.shard_out is not None:
             self._try(self._write_part, self._outputs.shard_out)
         if self._problems and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -89,7 +95,7 @@ class RunRecord:
         if self._plan or self._found:
             from pytest_synth.plugin.summary import write_summary
 
-            write_summary(reporter, self.entries())
+            write_summary(reporter, self.entries(), self.optimizations())
         if reporter.verbosity >= 0:
             for line in self._told:
                 reporter.write_line(f"synth: {line}")

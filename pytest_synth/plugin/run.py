@@ -15,14 +15,18 @@ from pytest_synth.evals.arguments import SpecError
 from pytest_synth.evals.descriptions import Fingerprints, fetch_taskset, fingerprints_of
 from pytest_synth.evals.entries import NO_FINGERPRINTS, make_entry
 from pytest_synth.evals.jobs import EvalJobs, Request
+from pytest_synth.evals.optimizations import OptimizationJobs
+from pytest_synth.evals.optimize_spec import parse_optimize
 from pytest_synth.evals.resources import AppAddress, CurrentTunnel, Owner, Resources
 from pytest_synth.evals.settings import Settings
 from pytest_synth.evals.spec import parse_eval
+from pytest_synth.plugin.dry_run import plan_lines
 from pytest_synth.plugin.gate import enforce
 from pytest_synth.plugin.homeward import attach_entries
-from pytest_synth.plugin.items import PlannedEval, plan_items
+from pytest_synth.plugin.items import SUBMISSION_FIXTURE, PlannedEval, plan_items, recording_for
 from pytest_synth.plugin.junit import note_properties
 from pytest_synth.plugin.left_over import LEFT_OVER, write_left_over
+from pytest_synth.plugin.optimize import OptimizedTests
 from pytest_synth.plugin.options import read_settings
 from pytest_synth.plugin.outputs import read_outputs
 from pytest_synth.plugin.progress import progress_of
@@ -37,13 +41,16 @@ from pytest_synth.plugin.snapshots import (
     unused_prompts,
     write_unused,
 )
-from pytest_synth.plugin.summary import header_line
+from pytest_synth.plugin.summary import announcer, header_line
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
     from pytest_synth.client import EvalResult
+    from pytest_synth.contracts.evals import PromptSource
+    from pytest_synth.evals.optimization_results import OptimizationResult
     from pytest_synth.gates import Verdict
+    from pytest_synth.plugin.homeward import Entry
     from pytest_synth.plugin.rendezvous import ControllerLink
     from pytest_synth.prompts import Prompt
     from pytest_synth.report import EvalEntry
@@ -56,13 +63,15 @@ class EvalOutcome:
     """A finished eval: what came back, what the gate says, and the row for the reports.
 
     Attributes:
-        is_stale: The stored prompt that ran came from another one than the code's.
+        must_hold: Whether the test fails if its entry has not passed, criteria or not.
+        prompt: The one that the gate was held against; None: the task app's own.
     """
 
     result: EvalResult
     verdict: Verdict | None
     entry: EvalEntry
-    is_stale: bool = False
+    must_hold: bool = False
+    prompt: Prompt | None = None
 
 
 class SynthRun:
@@ -90,13 +99,22 @@ class SynthRun:
         self._jobs = EvalJobs(self.resources, settings, run_id)
         self._outcomes: dict[str, EvalOutcome] = {}
         self._calls: dict[str, int] = {}
-        self._unsent: dict[str, list[EvalEntry]] = {}
+        self._unsent: dict[str, list[Entry]] = {}
         self._record = RunRecord(config)
         self._record.expect(planned(plans.values()))
         self._shard = read_outputs(config).shard
         self._app: object | None = None
         self._left_over: Sequence[str] = ()
         self._progress = progress_of(config)
+        self._searches = OptimizationJobs(self.resources, settings)
+        self._optimized = OptimizedTests(
+            self._jobs,
+            self._searches,
+            settings,
+            announce=announcer(config),
+            record=lambda item, suffix: recording_for(item, settings, suffix),
+            progress=self._progress,
+        )
 
     # What the fixtures call
 
@@ -115,8 +133,10 @@ class SynthRun:
 
     def outcome(self, node_id: str) -> EvalOutcome:
         """Wait for the eval of a marked test and judge it; kept for a rerun."""
+        if node_id not in self._outcomes and self._optimized.concerns(self.plans[node_id]):
+            self._outcomes[node_id] = self._optimize(self.plans[node_id])
         if node_id not in self._outcomes:
-            request, choice = _request(self.plans[node_id]), self.plans[node_id].choice
+            request, choice = self._request(self.plans[node_id]), self.plans[node_id].choice
             if choice.stale is None:
                 with self._progress.waiting() as report:
                     result = self._jobs.wait(request, report)
@@ -135,24 +155,38 @@ class SynthRun:
             stale = choice.stale or stale_in_rows(choice, entry.rows)
             if stale is not None:
                 entry = as_stale(entry, stale)
-            self._outcomes[node_id] = EvalOutcome(result, verdict, entry, is_stale=stale is not None)
+            self._outcomes[node_id] = EvalOutcome(
+                result, verdict, entry, must_hold=stale is not None, prompt=choice.prompt
+            )
             self._keep(self.plans[node_id].item, entry)
         return self._outcomes[node_id]
 
-    def prompt_of(self, item: pytest.Item) -> Prompt:
+    def _optimize(self, plan: PlannedEval) -> EvalOutcome:
+        found = self._optimized.outcome(plan, lambda: self._fingerprints(plan))
+        self._keep(plan.item, found.entry)
+        if found.optimization is not None:
+            self._unsent[plan.item.nodeid].append(found.optimization)
+        return EvalOutcome(found.result, None, found.entry, must_hold=found.must_hold, prompt=found.prompt)
+
+    def prompt_of(self, request: pytest.FixtureRequest) -> Prompt:
         """The prompt under test, for the fixture `synth_prompt`.
 
         Raises:
             pytest.UsageError: If it is the task app's own, which only the app knows.
         """
+        item = request.node
         plan = self.plans.get(item.nodeid)
-        choice = choose_prompt(item, None) if plan is None else plan.choice
-        if choice.prompt is None:
+        if plan is not None and self._optimized.concerns(plan):
+            request.getfixturevalue(SUBMISSION_FIXTURE)
+            prompt = self.outcome(item.nodeid).prompt
+        else:
+            prompt = (choose_prompt(item, None) if plan is None else plan.choice).prompt
+        if prompt is None:
             raise pytest.UsageError(
                 f"synth_prompt in {item.nodeid}: the test has no stored prompt, and its marker names none; "
                 "the task app's own is known to the app alone"
             )
-        return choice.prompt
+        return prompt
 
     def call_for(self, item: pytest.Item) -> Callable[..., EvalResult]:
         """The function behind the fixture `synth_eval`, for one test."""
@@ -170,7 +204,9 @@ class SynthRun:
             number = self._calls[item.nodeid] = self._calls.get(item.nodeid, 0) + 1
             position = self.plans[item.nodeid].position if item.nodeid in self.plans else 0
             key = f"{item.nodeid}[call {number}]"
-            request = Request(key, spec, position, "call" if spec.prompt is not None else "app")
+            source: PromptSource = "call" if spec.prompt is not None else "app"
+            recording = recording_for(item, self.settings, f"[call {number}]")
+            request = Request(key, spec, position, source, recording)
             self._jobs.submit(request, app)
             with self._progress.waiting() as report:
                 result = self._jobs.wait(request, report)
@@ -180,14 +216,41 @@ class SynthRun:
 
         return synth_eval
 
+    def optimize_for(self, item: pytest.Item) -> Callable[..., OptimizationResult]:
+        """The function behind the fixture `synth_optimize`, for one test."""
+        app, plan = self._app, self.plans[item.nodeid]
+
+        def synth_optimize(*args: Any, **kwargs: Any) -> OptimizationResult:
+            split = None if plan.spec is None else plan.spec.split
+            try:
+                spec = parse_optimize(
+                    args, kwargs, base=item.path.parent, split=split, prompt=plan.choice.code
+                )
+            except SpecError as error:
+                raise pytest.UsageError(f"synth_optimize in {item.nodeid}: {error}") from None
+            number = self._calls[item.nodeid] = self._calls.get(item.nodeid, 0) + 1
+            key = f"{item.nodeid}[call {number}]"
+            found = self._optimized.call(key, spec, app, plan.spec)
+            self._unsent.setdefault(item.nodeid, []).append(found.to_entry(key))
+            return found
+
+        return synth_optimize
+
     def _keep(self, item: pytest.Item, entry: EvalEntry) -> None:
         """Keep an entry for the test's report, and its figures for other plugins' files."""
         self._unsent.setdefault(item.nodeid, []).append(entry)
         note_properties(item, entry)
 
     def _submit(self, plan: PlannedEval, app: object) -> None:
-        if plan.choice.stale is None:
-            self._jobs.submit(_request(plan), app)
+        if self._optimized.concerns(plan):
+            self._optimized.submit(plan, app)
+        elif plan.choice.stale is None:
+            self._jobs.submit(self._request(plan), app)
+
+    def _request(self, plan: PlannedEval) -> Request:
+        assert plan.spec is not None
+        recording = recording_for(plan.item, self.settings)
+        return Request(plan.item.nodeid, plan.spec, plan.position, plan.choice.source, recording)
 
     def current_tunnel(self, app: object) -> CurrentTunnel:
         """The session's tunnel object; until a test has named its app, the given one counts."""
@@ -216,7 +279,7 @@ class SynthRun:
         plan = self.plans.get(pyfuncitem.nodeid)
         if plan is not None and plan.spec is not None:
             outcome = self.outcome(pyfuncitem.nodeid)
-            if plan.is_gated or outcome.is_stale:
+            if plan.is_gated or outcome.must_hold:
                 enforce(outcome.entry)
         return (yield)
 
@@ -234,7 +297,13 @@ class SynthRun:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._record.take(report)
 
-    def pytest_report_collectionfinish(self) -> str | None:
+    def pytest_runtestloop(self) -> bool | None:
+        return True if self.settings.dry_run else None  # nothing is run, evals or not
+
+    def pytest_report_collectionfinish(self) -> str | list[str] | None:
+        if self.settings.dry_run:
+            describe = self.resources.describe_cassette if self.resources.is_local else None
+            return plan_lines(self.plans.values(), self.settings, describe)
         evals = sum(plan.spec is not None for plan in self.plans.values())
         return header_line(self.settings, evals) if evals and self._config.get_verbosity() >= 0 else None
 
@@ -300,8 +369,3 @@ def _owner(config: pytest.Config) -> ControllerLink | None:
             "use -n, or leave pytest-xdist out"
         )
     return ControllerLink(address)
-
-
-def _request(plan: PlannedEval) -> Request:
-    assert plan.spec is not None
-    return Request(plan.item.nodeid, plan.spec, plan.position, plan.choice.source)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from pytest_synth.report import EvalEntry, terminal_lines
+import pytest
+
+from pytest_synth.report import EvalEntry, OptimizationEntry, terminal_lines
+from pytest_synth.report.optimizations import optimization_text
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -30,9 +34,36 @@ def header_line(settings: Settings, evals: int) -> str:
     )
 
 
-def write_summary(reporter: TerminalReporter, entries: Sequence[EvalEntry]) -> None:
-    """Write one line for each eval; nothing if there was none, or under `-qq`."""
-    if not entries or reporter.verbosity < -1:
+def announcer(config: pytest.Config) -> Callable[[str], None]:
+    """What shows a line at once: nothing does so under `-q`, or in a worker of pytest-xdist."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or config.get_verbosity() < 0 or hasattr(config, "workerinput"):
+        return lambda _: None
+    capture = config.pluginmanager.get_plugin("capturemanager")
+
+    def announce(line: str) -> None:
+        with nullcontext() if capture is None else capture.global_and_fixture_disabled():
+            reporter.write_line(f"synth: {line}")
+            reporter.flush()
+
+    return announce
+
+
+def write_summary(
+    reporter: TerminalReporter,
+    entries: Sequence[EvalEntry],
+    optimizations: Sequence[OptimizationEntry] = (),
+) -> None:
+    """Write what the searches have found, and one line for each eval; nothing under `-qq`."""
+    if reporter.verbosity < -1:
+        return
+    if optimizations:
+        reporter.section("synth optimisations")
+        for found in optimizations:
+            reporter.write_line(found.node_id, bold=True)
+            for line in optimization_text(found).splitlines():
+                reporter.write_line(f"  {line}")
+    if not entries:
         return
     reporter.section("synth evals")
     for line in terminal_lines(entries, width=reporter._tw.fullwidth):

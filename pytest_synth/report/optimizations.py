@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from pytest_synth.contracts.evals import PromptMessage
 from pytest_synth.report.diff import prompt_diff, shorten
 from pytest_synth.report.entries import Candidate, OptimizationEntry
 from pytest_synth.report.text import count, printable
@@ -28,14 +31,26 @@ def reward_text(candidate: Candidate) -> str:
 def optimization_text(entry: OptimizationEntry) -> str:
     """The result, the candidates that led to it, and what changed in the prompt, as `wdiff` writes it."""
     line = entry.lineage()
-    lines = [
-        held_out_text(entry),
-        f"{entry.rollouts:,} of {entry.budget:,} rollouts; {entry.finish_reason}",
+    lines = [held_out_text(entry)]
+    if entry.decision is not None:
+        lines.append(entry.decision)
+    if entry.plan is not None:
+        lines.append(f"plan: {entry.plan}")
+    lines += [
+        entry.summary or f"{entry.rollouts:,} of {entry.budget:,} rollouts; {entry.finish_reason}",
+        *(f"not applied: {setting}" for setting in entry.not_applied),
         "lineage: " + " -> ".join(f"{c.id} {reward_text(c)}" for c in line),
     ]
     if len(line) > 1 and line[0].prompt is not None and line[-1].prompt is not None:
-        for role, pieces in prompt_diff(line[0].prompt, line[-1].prompt):
-            if any(piece.kind != "same" for piece in pieces):
-                told = "".join(f"{_MARKS[p.kind][0]}{p.text}{_MARKS[p.kind][1]}" for p in shorten(pieces))
-                lines += [f"{role}:", *(f"  {part}" for part in told.splitlines())]
+        lines += diff_lines(line[0].prompt, line[-1].prompt)
     return "\n".join(printable(text) for text in lines)
+
+
+def diff_lines(old: Sequence[PromptMessage], new: Sequence[PromptMessage]) -> list[str]:
+    """What differs between two prompts, as `wdiff` writes it, under the role of each message."""
+    lines: list[str] = []
+    for role, pieces in prompt_diff(old, new):
+        if any(piece.kind != "same" for piece in pieces):
+            told = "".join(f"{_MARKS[p.kind][0]}{p.text}{_MARKS[p.kind][1]}" for p in shorten(pieces))
+            lines += [f"{role}:", *(f"  {part}" for part in told.splitlines())]
+    return lines

@@ -10,6 +10,7 @@ from pytest_synth.report.text import count, dollars, one_line, printable, rate, 
 
 WORST_SHOWN = 5
 REASONS_SHOWN = 8
+REASON_CHARS = 600  # of why seeds have no reward: a cut one would not say what to do
 VALUE_CHARS = 200  # of a query, an answer or a feedback; the reports hold them whole
 
 _HEAD = ("eval", "reward", "min", "seeds", "per s", "rewards", "gate")
@@ -151,7 +152,7 @@ def _missing_lines(entry: EvalEntry) -> list[str]:
     lines = ["no reward:"]
     for reason, seeds in groups[:REASONS_SHOWN]:
         noun = "seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
-        lines.append(f"  {noun} {seed_list(s.seed for s in seeds)}: {one_line(reason, VALUE_CHARS)}")
+        lines.append(f"  {noun} {seed_list(s.seed for s in seeds)}: {one_line(reason, REASON_CHARS)}")
     if len(groups) > REASONS_SHOWN:
         lines.append(f"  and {count(len(groups) - REASONS_SHOWN, 'other reason')}")
     return lines

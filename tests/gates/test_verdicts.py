@@ -44,11 +44,15 @@ def test_missing_seeds_make_the_gate_incomplete_with_their_reasons() -> None:
         "gate incomplete: 2 of 20 seeds have no reward (3: task app answered 500; 11: no answer within 30 s)"
     )
     assert verdict.mean is None
-    assert verdict.details == (
-        "mean reward of the 18 other seeds: 1.00",
-        "no reward: 3: task app answered 500",
-        "no reward: 11: no answer within 30 s",
-    )
+    assert verdict.details == ("mean reward of the 18 other seeds: 1.00",)
+
+
+def test_only_reason_is_told_in_full_and_one_of_several_is_shortened() -> None:
+    long = "the provider has no key: " + "set it, " * 20
+    alone = judge([Observation(None, 1, 0, None, long)], AT_80)
+    assert long.strip() in alone.text
+    both = judge([Observation(None, 1, 0, None, long), Observation(None, 2, 0, None, "other")], AT_80)
+    assert long.strip() not in both.text
 
 
 def test_missing_seeds_are_incomplete_even_where_the_others_are_far_below_the_limit() -> None:

@@ -165,7 +165,7 @@ class Recorder:
             self._misses = Misses(entry.identity for entry in self.cassette.entries())
         nearest = self._misses.explain(identity)
         return (
-            f"replay has no answer for this request (model {identity.model!r}, key {identity.key[:6]}) in "
+            f"replay has no answer for this request (model {identity.model!r}) in "
             f"{name!r}{'' if nearest is None else f'; the nearest recorded call differs: {nearest}'}; "
             "run with --synth-record-mode=new_episodes to add it"
         )
