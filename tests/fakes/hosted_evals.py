@@ -71,6 +71,7 @@ class HostedEvals:
         calls: What the interceptor got.
         answer: The interceptor's answer to a call.
         has_query: The correlation id stands in the query of `inference_url`.
+        cancels: Whether it cancels jobs when it is asked to.
     """
 
     def __init__(self) -> None:
@@ -80,6 +81,7 @@ class HostedEvals:
         self.calls: list[Call] = []
         self.answer: Callable[[Call], Response] = yes_or_no
         self.has_query = False
+        self.cancels = True
         self._private = PrivateKey.generate()
         self._tls = ssl.create_default_context(cafile=str(CA_FILE))
         jobs = "/api/eval/jobs"
@@ -178,6 +180,8 @@ class HostedEvals:
     async def _cancel(self, request: Request) -> Response:
         if refused := self._refused(request):
             return refused
+        if not self.cancels:
+            return JSONResponse({"detail": "not now"}, 503)
         job = self.jobs[request.path_params["id"]]
         if job.status == "running":
             assert job.task is not None

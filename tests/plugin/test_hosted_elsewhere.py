@@ -306,7 +306,14 @@ def test_another_key_of_our_backend_is_told_what_it_may_not(
     ) in result.stdout.str()
 
 
-def test_jobs_that_are_left_over_are_cancelled(remote: pytest.Pytester, hosted: HostedEvals) -> None:
+LEFT_OVER = "warning: 2 jobs could not be cancelled and may still run at the backend: eval-*, eval-*"
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+def test_jobs_that_are_left_over_are_cancelled_or_named(
+    remote: pytest.Pytester, hosted: HostedEvals, cancels: bool
+) -> None:
+    hosted.cancels = cancels
     remote.makepyfile(
         my_app=APP.replace("    pass\n", "    if row['n'] >= 3:\n        await asyncio.sleep(60)\n"),
         test_two="""
@@ -323,7 +330,31 @@ def test_jobs_that_are_left_over_are_cancelled(remote: pytest.Pytester, hosted: 
     )
     result = remote.runpytest(*ARGUMENTS, *MODEL, "-x", "--synth-tunnel", "localhost")
     result.assert_outcomes(failed=1)
-    assert [job.status for job in hosted.jobs.values()] == ["completed", "cancelled", "cancelled"]
+    assert [job.status == "cancelled" for job in hosted.jobs.values()] == [False, cancels, cancels]
+    if cancels:
+        result.stdout.no_fnmatch_line("*could not be cancelled*")
+    else:
+        result.stdout.fnmatch_lines([LEFT_OVER])
+
+
+def test_the_controller_names_jobs_that_a_worker_could_not_cancel(
+    remote: pytest.Pytester, hosted: HostedEvals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_SYNTH_BACKEND", hosted.base_url)
+    hosted.cancels = False
+    remote.makepyfile(
+        my_app=APP.replace("    pass\n", "    await asyncio.sleep(60)\n"),
+        test_two="""
+        import pytest
+
+        @pytest.mark.synth_eval(seeds=[0], split="test", min_reward=0)
+        @pytest.mark.timeout(3, method="signal")
+        def test_hangs(): ...
+        """,
+    )
+    result = remote.runpytest(*ARGUMENTS, *MODEL, "-n", "1")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["warning: 1 job could not be cancelled and may still run at the backend: *"])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
