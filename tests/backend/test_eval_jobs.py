@@ -293,6 +293,34 @@ def test_jobs_of_a_run_are_served_in_its_order(open_api: Open, serve: Serve) -> 
     assert order == [0, 11, 12, 21, 22]
 
 
+def test_a_job_has_started_when_its_first_rollout_has(open_api: Open, serve: Serve) -> None:
+    """Its rollouts a second would else count the time that it waited for the jobs before it."""
+    release: list[bool] = []
+
+    async def behave(body: dict[str, Any]) -> dict[str, Any]:
+        while body["env"]["seed"] == 0 and not release:
+            await asyncio.sleep(0.002)
+        return reward_answer(body)
+
+    api, app = open_api(concurrency=1), RolloutApp(behave, sizes={"test": 100})
+    url = serve(app)
+    first = api.submit(url, [0])
+    wait_until(lambda: app.in_flight == 1)
+    second = api.submit(url, [1])
+    wait_until(lambda: app.described == 2)
+    api.http.get("/api/health")  # by its answer the second job is queued
+    waiting = api.status(second)
+    release.append(True)
+    api.wait(first)
+    api.wait(second)
+
+    assert (waiting["status"], waiting["started_at"], api.status(first)["status"]) == (
+        "pending", None, "completed",
+    )  # fmt: skip
+    assert api.status(second)["started_at"] >= api.status(first)["started_at"]
+    assert [event["type"] for event in api.events(second)].count("eval.policy.job.started") == 1
+
+
 REFUSED_BODIES = [
     pytest.param({"task_app_url": None}, "task_app_url", "valid string", id="no url"),
     pytest.param({"task_app_url": "ftp://x"}, "task_app_url", "match pattern", id="not http"),

@@ -125,9 +125,6 @@ class EvalJobs:
     async def _run_rollouts(self, job: JobRecord) -> None:
         open_places = self._store.jobs.open_places(job.number)
         total = self._store.jobs.progress(job.number).total
-        self._store.jobs.start(job.number)
-        if job.started_at is None:
-            self._event(job, "job.started", {"seed_count": total}, message=f"{total} rollouts")
         target = self._target(job)
         try:
             self._parts.gateway.check_policy(
@@ -178,7 +175,18 @@ class EvalJobs:
             return
         self._store.jobs.write_document(run.job.number, {"cassette": asdict(use)})
 
+    def _begin(self, run: _Run) -> None:
+        """Say that a job runs: until its first rollout starts, it waits for the jobs before it."""
+        run.has_begun = True
+        with self._store.database.transaction():
+            self._store.jobs.start(run.job.number)
+            if run.job.started_at is None:
+                data = {"seed_count": run.total}
+                self._event(run.job, "job.started", data, message=f"{run.total} rollouts")
+
     async def _rollout(self, run: _Run, place: RolloutPlace) -> None:
+        if not run.has_begun:
+            self._begin(run)
         rollout = self._parts.runner.open(run.target, place.seed, place.sample)
         try:
             outcome = await rollout.run()
@@ -342,6 +350,7 @@ class _Run:
     completed: int
     unreachable_in_a_row: int = 0
     is_asking: bool = False
+    has_begun: bool = False
     curtailment: Curtailment | None = None
     failure: Failure | None = None
 
