@@ -122,6 +122,13 @@ class EvalJobs:
             del self._evals[request.key]
         return self._results[request.key]
 
+    def abandon(self, key: str) -> None:
+        """Cancel an eval that nobody will wait for any more, so that it takes no turn from others."""
+        run = self._evals.pop(key, None)
+        if run is not None:
+            self._results[key] = run.joined("nobody waited for it to end")
+            self._lost += self._cancel(job.id for job in run.jobs)
+
     def cancel_all(self) -> Sequence[str]:
         """Cancel what may still run at a backend that outlives the run, at most `CANCEL_S` seconds long.
 

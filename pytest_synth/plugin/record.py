@@ -92,7 +92,7 @@ class RunRecord:
 
     def summarise(self, reporter: TerminalReporter) -> None:
         """Print the table of evals, and which files were written."""
-        if self._plan or self._found:
+        if (self._plan or self._found) and not self._config.getoption("no_summary"):
             from pytest_synth.plugin.summary import write_summary
 
             write_summary(reporter, self.entries(), self.optimizations())

@@ -297,6 +297,11 @@ class SynthRun:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._record.take(report)
 
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        # After the last rerun: an eval that is still open belongs to a test that timed out or broke before.
+        self._jobs.abandon(nodeid)
+        self._jobs.abandon(f"{nodeid}[call {self._calls.get(nodeid, 0)}]")
+
     def pytest_runtestloop(self) -> bool | None:
         return True if self.settings.dry_run else None  # nothing is run, evals or not
 

@@ -58,14 +58,14 @@ def write_summary(
     if reporter.verbosity < -1:
         return
     if optimizations:
-        reporter.section("synth optimisations")
+        reporter.write_sep("=", "synth optimisations")
         for found in optimizations:
             reporter.write_line(found.node_id, bold=True)
             for line in optimization_text(found).splitlines():
                 reporter.write_line(f"  {line}")
     if not entries:
         return
-    reporter.section("synth evals")
+    reporter.write_sep("=", "synth evals")  # as pytest's own: it ends the line of dots
     for line in terminal_lines(entries, width=reporter._tw.fullwidth):
         outcome = line.rsplit("  ", 1)[-1]
         color = _MARKUP.get(outcome)
