@@ -141,6 +141,34 @@ def test_the_key_is_uploaded_once_and_shown_nowhere(remote: pytest.Pytester, hos
     assert API_KEY not in shown
 
 
+def test_two_apps_share_the_uploaded_key(remote: pytest.Pytester, hosted: HostedEvals) -> None:
+    for name in ("one", "two"):
+        folder = remote.mkdir(name)
+        (folder / "conftest.py").write_text(
+            "import pytest, runpy\n\n"
+            "@pytest.fixture(scope='session')\n"
+            "def synth_task_app():\n"
+            f"    return runpy.run_path({str(remote.path / 'my_app.py')!r})['app']\n"
+        )
+        (folder / f"test_{name}.py").write_text(TEST.format(more="").replace("0.8", "0"))
+    run(remote).assert_outcomes(passed=2)
+    assert len(hosted.uploads) == 1
+    hosts = {job.body["task_app_url"].rpartition("/")[0] for job in hosted.jobs.values()}
+    assert len(hosts) == 2
+
+
+def test_a_task_app_that_tells_its_key_has_it_hidden(remote: pytest.Pytester, hosted: HostedEvals) -> None:
+    telling = APP.replace(
+        'expected="label"', 'expected=lambda row: __import__("os").environ["ENVIRONMENT_API_KEY"]'
+    )
+    remote.makepyfile(my_app=telling)
+    remote.makepyfile(TEST.format(more=', prompt="say yes"'))
+    result = run(remote)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["asked which? yes 1 [[]hidden[]] test"])
+    assert hosted.uploads[0] not in result.stdout.str()
+
+
 def test_a_url_of_the_users_own_app_gets_no_key_uploaded(
     remote: pytest.Pytester, hosted: HostedEvals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
