@@ -79,7 +79,7 @@ class RunRecord:
 
     def finish(self, session: pytest.Session) -> None:
         """Write all files of the run; one that cannot be written makes a green run red."""
-        if self._config.option.collectonly:
+        if self._config.option.collectonly or self._config.getoption("synth_dry_run"):
             return
         if self._plan:
             from pytest_synth.evals.reports import make_report
