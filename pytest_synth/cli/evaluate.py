@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the job; 0 when its gate passes, 1 when it fails or is incomplete."""
     from pytest_synth.evals.entries import make_entry
     from pytest_synth.evals.jobs import EvalJobs, Request
+    from pytest_synth.evals.left_over import left_over_text
     from pytest_synth.evals.progress import Look
     from pytest_synth.evals.resources import AppReference, Resources
     from pytest_synth.evals.settings import Settings
@@ -74,8 +75,10 @@ def run(args: argparse.Namespace) -> int:
         jobs.submit(request, urls[0] if urls else AppReference(str(target), folder))
         result = jobs.wait(request, show)
     finally:
-        jobs.cancel_all()
+        left = jobs.cancel_all()
         resources.close()
+        if left:
+            print(left_over_text(left), file=sys.stderr)
     verdict, entry = make_entry(str(args.file), request, result, settings)
     print("\n".join(terminal_lines([entry], width=100)))
     if not verdict.passed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -45,11 +45,18 @@ class Resources:
 
     Args:
         owner: Asked for the backend and for apps by import string, which then are not started here.
+        announce: Told what takes long: a tunnel may need a minute.
     """
 
-    def __init__(self, settings: Settings, owner: Owner | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        owner: Owner | None = None,
+        announce: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._settings = settings
         self._owner = owner
+        self._announce = announce
         self._stack = ExitStack()
         self._client: SynthClient | None = None
         self._backend: Backend | None = None
@@ -229,7 +236,10 @@ class Resources:
             cause = error.__cause__ or error
             raise TaskAppError(f"the task app did not start: {_describe(cause)}") from error
         self._servers.append(server)
-        tunnel = open_tunnel(server.port, self._tunnel_kind(), client=self.client(), probe_key=key)
+        kind = self._tunnel_kind()
+        if kind != "localhost":
+            self._announce(f"opening a tunnel ({kind}) to the task app")
+        tunnel = open_tunnel(server.port, kind, client=self.client(), probe_key=key)
         self._stack.callback(tunnel.close)
         return ServedApp(server.url, tunnel, key, routes)
 

@@ -93,7 +93,7 @@ class SynthRun:
     ) -> None:
         self.settings = settings
         self.plans = plans
-        self.resources = Resources(settings, owner)
+        self.resources = Resources(settings, owner, announcer(config))
         self._config = config
         run_id = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
         self._jobs = EvalJobs(self.resources, settings, run_id)

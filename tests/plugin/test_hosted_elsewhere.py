@@ -144,6 +144,7 @@ def test_our_backend_elsewhere_reaches_the_app_through_one_tunnel(
     result.stdout.fnmatch_lines(
         [
             f"synth: 2 evals; backend http://{NAME}:{served.port}, model offline/lexical, *",
+            "*synth: opening a tunnel (cloudflare_quick) to the task app",
             f"*tunnel cloudflare_quick https://localhost:{start.edge}",
             "extensions *'prompt'*'samples'*",
             "*test_first*1.00*0.80*5/5*passed",
