@@ -211,6 +211,13 @@ def test_a_named_tunnel_is_used_instead(ours: pytest.Pytester, fake: FakeCloudfl
     assert fake.starts() == []
 
 
+def test_a_managed_tunnel_is_asked_of_the_backend(ours: pytest.Pytester, fake: FakeCloudflared) -> None:
+    result = ours.runpytest(*ARGUMENTS, "--synth-tunnel", "cloudflare_managed")
+    result.assert_outcomes(failed=2)
+    assert "this backend has no managed tunnels (POST http://" in result.stdout.str()
+    assert fake.starts() == []
+
+
 def test_a_url_of_an_app_on_this_machine_gets_a_tunnel_too(
     ours: pytest.Pytester, fake: FakeCloudflared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
