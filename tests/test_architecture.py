@@ -24,13 +24,16 @@ ALLOWED = {
     "gates": {"contracts", "prompts"},
     "report": {"contracts", "prompts"},
     "evals": {
-        "prompt_files", "contracts", "prompts", "_serving", "client", "localapi", "tunnels", "gates", "report", "backend",
+        "prompt_files", "contracts", "prompts", "_serving", "client", "localapi", "tunnels", "gates",
+        "report", "backend",
     },
     "plugin": {
-        "evals", "prompt_files", "contracts", "prompts", "_serving", "client", "localapi", "tunnels", "gates", "report", "backend",
+        "evals", "prompt_files", "contracts", "prompts", "_serving", "client", "localapi", "tunnels",
+        "gates", "report", "backend",
     },
     "cli": {
-        "evals", "contracts", "prompts", "_serving", "client", "localapi", "tunnels", "gates", "report", "backend",
+        "evals", "prompt_files", "contracts", "prompts", "_serving", "client", "localapi", "tunnels",
+        "gates", "report", "backend",
     },
 }  # fmt: skip
 

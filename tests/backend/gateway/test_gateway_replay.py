@@ -95,8 +95,8 @@ def test_a_miss_is_a_failure_with_the_nearest_call_and_the_difference(make: Make
     assert answer.status_code == 422
     message = answer.json()["error"]["message"]
     assert message == (
-        f"replay has no answer for this request (model 'm-1') in {NAME!r}; the nearest recorded call differs: "
-        "messages[1] (user): 'where is[- my-]{+ the+} refund'; "
+        f"replay has no answer for this request (model 'm-1') in {NAME!r}; "
+        "the nearest recorded call differs: messages[1] (user): 'where is[- my-]{+ the+} refund'; "
         "run with --synth-record-mode=new_episodes to add it"
     )
     assert use.failure is not None
