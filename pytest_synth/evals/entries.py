@@ -70,7 +70,7 @@ def make_entry(
     rule = spec.rule.without_baseline() if stored is not None and update_baseline else spec.rule
     verdict = judge(observations, rule, baseline=stored, conditions=conditions)
     fields = verdict_fields(verdict, spec.rule)
-    fields["gate_details"] = (*fields["gate_details"], *_cassette_lines(result))
+    fields["gate_details"] = (*fields["gate_details"], *_cassette_lines(result, rows))
     entry = EvalEntry(
         node_id=name,
         **fields,
@@ -122,10 +122,15 @@ def verdict_fields(verdict: Verdict, rule: GateRule) -> dict[str, Any]:
     }
 
 
-def _cassette_lines(result: EvalResult) -> list[str]:
-    """What a reviewer should know of the cassette: entries that nothing asks for any more."""
+def _cassette_lines(result: EvalResult, rows: Iterable[EvalRow]) -> list[str]:
+    """What a reviewer should know of the cassette: entries that nothing asks for any more.
+
+    Not beside calls that were not found: those are the news, and what they ask for is near the unused.
+    """
     cassette = result.raw.get("cassette")
     if not isinstance(cassette, dict) or not cassette.get("unused"):
+        return []
+    if any(row.error_kind == "replay_miss" for row in rows):
         return []
     return [
         f"{cassette['unused']} of {cassette['entries']} recorded calls in {cassette['name']} were not used; "
