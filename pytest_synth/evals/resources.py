@@ -212,7 +212,7 @@ class Resources:
 
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"the task app is {url!r}; give an ASGI app or an http(s) URL")
-        url, key = url.rstrip("/"), os.environ.get(KEY_VARIABLE)
+        url, key = url.rstrip("/"), _users_key()
         if not is_near(url) or (self._tunnel_kind() == "localhost" and self.backend().takes_extensions):
             return GivenApp(url, key)
         from pytest_synth.tunnels.forwarding import forwarding_app
@@ -290,10 +290,16 @@ def _synth_api_key(url: str) -> str:
         ) from error
 
 
+def _users_key() -> str | None:
+    """The user's own key for task apps; an empty variable is none."""
+    values = (os.environ.get(name, "").strip() for name in (KEY_VARIABLE, f"DEV_{KEY_VARIABLE}"))
+    return next(filter(None, values), None)
+
+
 @contextmanager
 def environment_key() -> Iterator[str]:
     """The key that backend and task app share: the user's ENVIRONMENT_API_KEY, else one for this run."""
-    existing = os.environ.get(KEY_VARIABLE) or os.environ.get(f"DEV_{KEY_VARIABLE}")
+    existing = _users_key()
     if existing:
         yield existing
         return

@@ -128,6 +128,11 @@ def _plan(item: pytest.Item, position: int, settings: Settings, is_worker: bool)
             "no task app; set synth_app = MODULE:ATTR in the ini file, pass --synth-app, "
             "or override the fixture synth_task_app in conftest.py"
         )
+    if source.params and APP_FIXTURE not in _fixture_names(item):
+        raise SpecError(
+            f"its fixture {APP_FIXTURE} has params; ask for it, as in "
+            f"def {item.name}({APP_FIXTURE}), so that pytest runs the test for each of them"
+        )
     shared = _is_our_default(source) and settings.backend == "local"
     if is_worker and settings.optimize and optimize is not None:
         shared = False  # a search has no name that would keep workers from starting it twice

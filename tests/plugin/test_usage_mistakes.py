@@ -32,6 +32,12 @@ MISTAKES = [
         "synth_eval on test_file.py::test_it: policy names provider 'openai' without a model;*",
         id="provider without model",
     ),
+    pytest.param(
+        "@pytest.fixture(params=[1, 2])\ndef synth_task_app(request): ...\n"
+        "@pytest.mark.synth_eval(seeds=[1], min_reward=0.8)\ndef test_it(): ...",
+        "synth_eval on test_file.py::test_it: its fixture synth_task_app has params;*test_it(synth_task_app*",
+        id="parametrized app that the test does not ask for",
+    ),
 ]
 
 
@@ -238,8 +244,16 @@ def test_seed_out_of_range_names_the_split_and_its_size(project: pytest.Pytester
     result.stdout.fnmatch_lines(["*seed 20 is out of range: split 'test' has 20 rows (0 to 19)*"])
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        pytest.param("not-the-right-one-1234", "its ENVIRONMENT_API_KEY differs", id="wrong"),
+        # What CI systems make of a secret that a fork may not see.
+        pytest.param("", "the backend has no ENVIRONMENT_API_KEY for it", id="empty"),
+    ],
+)
 def test_wrong_key_of_a_running_task_app_says_which_key_differs(
-    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, key: str, said: str
 ) -> None:
     project.makepyfile(
         conftest="""
@@ -265,12 +279,10 @@ def test_wrong_key_of_a_running_task_app_says_which_key_differs(
         def test_it(): ...
         """,
     )
-    monkeypatch.setenv("ENVIRONMENT_API_KEY", "not-the-right-one-1234")
+    monkeypatch.setenv("ENVIRONMENT_API_KEY", key)
     result = project.runpytest("-p", "no:randomly")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(
-        ["gate incomplete: *task app at http://127.0.0.1:* refused *its ENVIRONMENT_API_KEY differs*"]
-    )
+    result.stdout.fnmatch_lines([f"gate incomplete: *task app at http://127.0.0.1:* refused *{said}*"])
     result.stdout.no_fnmatch_line("*not-the-right-one*")
 
 
