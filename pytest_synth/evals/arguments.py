@@ -8,6 +8,9 @@ from typing import Any
 
 from pytest_synth.errors import ConfigError
 
+MAX_ROLLOUTS = 100_000
+"""Of one eval; the embedded backend takes no more."""
+
 
 class SpecError(ConfigError):
     """An argument of a marker is wrong; the text names the argument and what is allowed.
@@ -29,6 +32,8 @@ def seeds_argument(name: str = "seeds", *, twice: str = "") -> Callable[[object]
     def check(value: object) -> tuple[int, ...]:
         if not isinstance(value, range | list | tuple | Set):
             raise SpecError(f"{name} is {value!r}; give a range or a list of whole numbers, as in range(50)")
+        if isinstance(value, range) and value[MAX_ROLLOUTS:]:
+            raise SpecError(f"{name} is {value!r}; an eval may have {MAX_ROLLOUTS:,} rollouts")
         seeds = tuple(sorted(value)) if isinstance(value, Set) else tuple(value)
         if not seeds:
             raise SpecError(f"{name} is empty; at least one seed is needed")

@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_synth.errors import ConfigError
 from pytest_synth.evals.arguments import (
+    MAX_ROLLOUTS,
     SpecError,
     count_argument,
     mapping_argument,
@@ -122,6 +123,12 @@ def parse_eval(args: tuple[Any, ...], kwargs: Mapping[str, Any], *, base: Path) 
         spec.rule  # noqa: B018  # its construction checks how the criteria fit together
     except ConfigError as error:
         raise SpecError(str(error)) from error
+    rollouts = len(spec.seeds) * spec.samples
+    if rollouts > MAX_ROLLOUTS:
+        raise SpecError(
+            f"{len(spec.seeds):,} seeds with {spec.samples:,} samples are {rollouts:,} rollouts; "
+            f"an eval may have {MAX_ROLLOUTS:,}"
+        )
     return spec
 
 

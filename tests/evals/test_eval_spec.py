@@ -69,6 +69,14 @@ def test_prompt_may_be_a_text_messages_or_a_file_beside_the_test(tmp_path: Path)
         pytest.param(
             {"seeds": [1], "samples": 0}, "samples is 0; allowed: a whole number from 1", id="samples"
         ),
+        pytest.param(
+            {"seeds": range(10**30)}, "seeds is range(0, 1000000000000000000000000000000); a", id="endless"
+        ),
+        pytest.param(
+            {"seeds": range(1000), "samples": 101},
+            "1,000 seeds with 101 samples are 101,000 rollouts; an eval may have 100,000",
+            id="too many rollouts",
+        ),
         pytest.param({"seeds": [1], "timeout": 0}, "timeout is 0; allowed: seconds above 0", id="timeout"),
         pytest.param({"seeds": [1], "policy": "gpt"}, "policy is 'gpt'; allowed: a mapping", id="policy"),
         pytest.param({"seeds": [1], "prompt": ""}, "prompt: a prompt must not be empty", id="empty prompt"),
