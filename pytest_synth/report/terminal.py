@@ -34,18 +34,26 @@ def terminal_lines(entries: Sequence[EvalEntry], *, width: int, unicode: bool = 
     Args:
         width: Columns of the terminal; below 60 it counts as 60.
         unicode: Whether the terminal can show the sparkline of rewards (how many seeds earned 0 to 1/8, and
-            so on up to 1).
+            so on up to 1). It is left out where names would have to be cut for it.
     """
     if not entries:
         return []
-    bars = unicode and width >= _ROOM_FOR_BARS
+    width = max(width, 60)
     table = [_HEAD, *(_cells(entry) for entry in entries)]
-    if not bars:
+    widths = _widths(table)
+    if not unicode or width < _ROOM_FOR_BARS or _length(widths) > width:
         table = [(*row[:-2], row[-1]) for row in table]
-    widths = [max(len(row[n]) for row in table) for n in range(len(table[0]))]
-    room = max(width, 60) - sum(widths[1:]) - 2 * (len(widths) - 1)
-    widths[0] = min(widths[0], room)
-    return [*(_line(row, widths) for row in table), *_total(entries, max(width, 60))]
+        widths = _widths(table)
+    widths[0] -= max(_length(widths) - width, 0)
+    return [*(_line(row, widths) for row in table), *_total(entries, width)]
+
+
+def _widths(table: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*table, strict=True)]
+
+
+def _length(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def sparkline(rewards: Sequence[float]) -> str:

@@ -73,6 +73,15 @@ def test_a_terminal_without_room_or_characters_gets_no_sparkline(width: int, uni
     assert "".join(lines).isascii()
 
 
+def test_names_go_before_sparklines_where_there_is_not_room_for_both() -> None:
+    """Cut to `…t_typos`, the rows of two files would look the same."""
+    entry = replace(GOOD, rows=[row(1, 1.0)])
+    (_, fits, *_) = terminal_lines([entry], width=83)
+    (_, short, *_) = terminal_lines([entry], width=82)
+    assert fits == "tests/test_intents.py::test_refunds    0.87  0.80  200/200    400         █  passed"
+    assert short == "tests/test_intents.py::test_refunds    0.87  0.80  200/200    400  passed"
+
+
 @pytest.mark.parametrize(
     ("rewards", "bars"),
     [
