@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,16 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def restart_note(database: Path | None) -> str | None:
+    """Say which jobs do not go on after a restart, if any do not."""
+    if database is None or find_spec("nacl") is not None:
+        return None
+    return (
+        "note: without PyNaCl keys that come with a job are kept in memory only, and such a job cannot go on "
+        "after a restart; pip install 'pytest-synth[hosted]'"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     from pytest_synth.backend import BackendSettings, start
@@ -45,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
         resume=args.db is not None,
         is_certain=is_certain,
     )
+    note = restart_note(args.db)
+    if note is not None:
+        print(note, file=sys.stderr)
     with start(settings) as backend:
         print(f"backend: {backend.url}")
         print(f"key: {backend.key}", flush=True)

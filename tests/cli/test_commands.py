@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_synth.cli import build_parser, main
+from pytest_synth.cli.serve import restart_note
 
 APP = """
 from pytest_synth import task_app
@@ -83,6 +84,20 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "serve" in shown
     assert "eval" in shown
+
+
+@pytest.mark.parametrize(
+    ("database", "has_pynacl", "is_said"),
+    [("jobs.sqlite", False, True), ("jobs.sqlite", True, False), (None, False, False)],
+)
+def test_serve_says_which_jobs_cannot_go_on_after_a_restart(
+    monkeypatch: pytest.MonkeyPatch, database: str | None, has_pynacl: bool, is_said: bool
+) -> None:
+    monkeypatch.setattr("pytest_synth.cli.serve.find_spec", lambda _: object() if has_pynacl else None)
+    said = restart_note(None if database is None else Path(database))
+    assert (said is not None) == is_said
+    if said is not None:
+        assert "pip install 'pytest-synth[hosted]'" in said
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGTERM")
