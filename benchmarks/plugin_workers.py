@@ -1,9 +1,9 @@
 """The same suite with and without workers of pytest-xdist, and with a worker that is killed.
 
 30 marked tests of 50 seeds, one model call in each of the 1,500 rollouts. For `-n 0`, `-n 2`, `-n 4`, and
-`-n 2` with a test that kills its worker, prints seconds, how often the task app was started, rollouts that it
-was asked for, model calls, how many verdicts the one report has, and whether all of it but the time is as with
-`-n 0`.
+`-n 2` with a test that kills its worker, prints seconds, how often the task app was started, rollouts that
+it was asked for, model calls, how many verdicts the one report has, and whether all of it but the time is as
+with `-n 0`.
 
     python benchmarks/plugin_workers.py [--tests 30] [--seeds 50]
 """
