@@ -19,7 +19,7 @@ _NEEDS_APP = frozenset({"synth_result", "synth_eval", "synth_optimize", "synth_t
 def concerns_us(item: pytest.Item) -> bool:
     """Say whether a test carries one of our markers or uses a fixture that needs the task app."""
     if any(item.get_closest_marker(name) is not None for name in _MARKERS):
-        return True
+        return not isinstance(item, pytest.DoctestItem)  # its module's marker is for the tests in there
     return not _NEEDS_APP.isdisjoint(getattr(item, "fixturenames", ()))
 
 

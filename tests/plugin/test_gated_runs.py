@@ -151,6 +151,23 @@ def test_class_module_and_parameter_can_carry_the_marker(project: pytest.Pyteste
     )
 
 
+def test_doctest_of_a_marked_module_stays_a_doctest(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        test_it="""
+        '''
+        >>> 1 + 1
+        2
+        '''
+        import pytest
+        pytestmark = pytest.mark.synth_eval(seeds=range(20), min_reward=0.8)
+        def test_of_the_module(): ...
+        """
+    )
+    result = project.runpytest("-p", "no:randomly", "--doctest-modules")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["synth: 1 eval; *"])
+
+
 def test_fixture_synth_eval_runs_evals_that_a_marker_cannot_express(project: pytest.Pytester) -> None:
     project.makepyfile(
         """
