@@ -236,6 +236,19 @@ def test_a_task_app_that_fails_for_its_model_names_the_model(api: Api, serve: Se
     assert row["error"].startswith("task app answered 500: HTTPStatusError; its last model call failed: ")
 
 
+def test_a_task_app_that_quotes_its_model_is_not_told_twice(api: Api, serve: Serve) -> None:
+    async def behave(body: dict[str, Any]) -> Response:
+        answer = await call_model(body, [{"role": "user", "content": "Write a poem."}])
+        said.append(answer.json()["error"]["message"])
+        return PlainTextResponse(
+            f"ModelCallError: model call failed with 400: {said[0]} (app.py:3 in run)", 500
+        )
+
+    said: list[str] = []
+    [row] = api.run(serve(RolloutApp(behave)), [0])["results"]
+    assert row["error"] == f"task app answered 500; its last model call failed: {said[0]}"
+
+
 def test_a_model_that_refuses_the_key_ends_the_job_at_once(open_api: Open, serve: Serve) -> None:
     async def behave(body: dict[str, Any]) -> dict[str, Any]:
         await call_model(body, [{"role": "user", "content": "hello"}])

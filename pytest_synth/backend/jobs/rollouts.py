@@ -17,6 +17,7 @@ monotonic = time.monotonic  # taken at import: a clock frozen by a test must not
 
 _FAILED_STATES = frozenset({"timeout", "network_error", "apply_failed", "runtime_error"})
 _HIDDEN = "[hidden]"
+_QUOTE_CHARS = 60  # of a model's error in a task app's: so much of it, and it is the same
 _SECRET_CHARS = 6  # what is shorter is a word
 
 
@@ -154,7 +155,10 @@ class RunningRollout:
         if failure is not None:
             if model_error is None:
                 return failure
-            return Failure(f"{failure.error}; its last model call failed: {shorten(model_error)}", "model")
+            # An app that quotes the model's answer would have it told twice.
+            quoted = model_error[:_QUOTE_CHARS] in failure.error
+            said = failure.error.partition(": ")[0] if quoted else failure.error
+            return Failure(f"{said}; its last model call failed: {shorten(model_error, 500)}", "model")
         if use.calls and all(call.error is not None for call in use.calls):
             # An app that turns a dead model into a reward of 0 must not pass for a bad prompt.
             count = "the only model call" if len(use.calls) == 1 else f"all {len(use.calls)} model calls"
