@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BUDGET = 80
 SECTION = "prompt_learning"
+_FIELD = re.compile(rf"\b({SECTION}[\w.]*): ")  # how the backend names a field before what is wrong with it
 _MOST_SEEDS = 1_000_000  # a range with a slip of the pen must not fill the memory
 
 # Where each argument stands in the section; those that are not given have the backend's defaults.
@@ -69,6 +71,7 @@ class OptimizeSpec:
 
     def explain(self, refusal: str) -> str:
         """Say the backend's refusal in the user's words: arguments of the marker, or fields of the file."""
+        refusal = _FIELD.sub(r"\1 ", refusal)
         if self.source is not None:
             return f"{str(self.source)!r}: {refusal}"
         for name, place in _PLACES.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,21 @@ class OptimizedTests:
     def concerns(self, plan: PlannedEval | None) -> bool:
         """Say whether a test is optimised in this run."""
         return self._settings.optimize and plan is not None and plan.optimize is not None
+
+    def header_lines(self, plans: Iterable[PlannedEval]) -> list[str]:
+        """Say how much is going to be spent at most, test by test."""
+        lines = []
+        for plan in plans:
+            if self.concerns(plan) and plan.optimize is not None and plan.spec is not None:
+                budget = plan.optimize.budget
+                within = "as its generations need" if budget is None else f"within {budget} rollouts"
+                prompts = 2 if plan.choice.stored is None else 3
+                each = len(plan.spec.seeds) * plan.spec.samples
+                lines.append(
+                    f"synth: {plan.item.nodeid} is to be optimised {within}, "
+                    f"and at most {prompts} x {each} on its eval seeds"
+                )
+        return lines
 
     def submit(self, plan: PlannedEval, app: object) -> None:
         """Submit the search of a test, and the evals that need not wait for its end."""
@@ -287,7 +302,7 @@ def _as_decided(entry: EvalEntry, decision: Decision, plan: PlannedEval, prompt:
             "gate_text": lead + decision.text,
             "gate_details": tuple(details),
         }
-    elif decision.fails:
+    elif entry.is_red:
         changes["gate_details"] = (*entry.gate_details, decision.text)
     return entry.model_copy(update=changes)
 

@@ -310,7 +310,9 @@ class SynthRun:
             describe = self.resources.describe_cassette if self.resources.is_local else None
             return plan_lines(self.plans.values(), self.settings, describe)
         evals = sum(plan.spec is not None for plan in self.plans.values())
-        return header_line(self.settings, evals) if evals and self._config.get_verbosity() >= 0 else None
+        if not evals or self._config.get_verbosity() < 0:
+            return None
+        return [header_line(self.settings, evals), *self._optimized.header_lines(self.plans.values())]
 
     def summarise(self, reporter: TerminalReporter) -> None:
         self._record.summarise(reporter)

@@ -174,7 +174,7 @@ def test_eval_on_validation_seeds_is_refused() -> None:
 
 
 def test_refusal_of_the_backend_is_said_in_the_markers_words() -> None:
-    refusal = "prompt_learning.gepa.rollout.budget is 5; at least 28 are needed"
+    refusal = "prompt_learning.gepa.rollout.budget: is 5; at least 28 are needed"
     assert parse(**GIVEN).explain(refusal) == "budget is 5; at least 28 are needed"
 
 
@@ -184,7 +184,7 @@ def test_file_is_read_with_seeds_split_and_prompt(tmp_path: Path) -> None:
     assert (spec.seeds, spec.validation_seeds) == ((0, 2, 4), (7, 9))
     assert (spec.split, spec.validation_split, spec.prompt, spec.budget) == ("train", "train", START, 40)
     assert spec.section["task_app_url"] == "http://127.0.0.1:1"
-    assert spec.explain("prompt_learning.x is 3") == f"{str(path)!r}: prompt_learning.x is 3"
+    assert spec.explain("prompt_learning.x: is 3") == f"{str(path)!r}: prompt_learning.x is 3"
 
 
 def test_pool_of_the_validation_seeds_is_a_split_of_its_own(tmp_path: Path) -> None:
