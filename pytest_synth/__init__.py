@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         setup_environment_api_key,
     )
     from pytest_synth.contracts.rollouts import RolloutMetrics, RolloutRequest, RolloutResponse, TaskInfo
+    from pytest_synth.evals.optimization_results import OptimizationResult
     from pytest_synth.localapi import LocalAPIConfig, create_local_api, task_app
     from pytest_synth.plugin.gate import GateFailed, GateIncomplete
     from pytest_synth.prompts import Prompt, load_prompt
@@ -48,6 +49,7 @@ _HOMES = {
     "TaskInfo": "pytest_synth.contracts.rollouts",
     "GateFailed": "pytest_synth.plugin.gate",
     "GateIncomplete": "pytest_synth.plugin.gate",
+    "OptimizationResult": "pytest_synth.evals.optimization_results",
     "Prompt": "pytest_synth.prompts",
     "load_prompt": "pytest_synth.prompts",
     "TunnelBackend": "pytest_synth.tunnels",
@@ -74,6 +76,7 @@ __all__ = [
     "TaskInfo",
     "GateFailed",
     "GateIncomplete",
+    "OptimizationResult",
     "Prompt",
     "load_prompt",
     "TunnelBackend",
