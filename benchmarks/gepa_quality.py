@@ -42,8 +42,6 @@ OURS: dict[str, dict[str, Any]] = {
     "1 child": {"children_per_generation": 1},
     "3 children": {},
     "3 children, all paid": {"reuse_known": False},
-    "3 children, feedback 1": {"feedback_fraction": 1.0},
-    "3 children, feedback 0": {"feedback_fraction": 0.0},
     "8 children": {"children_per_generation": 8},
 }
 SEARCHES = {**GEPA, **OURS}

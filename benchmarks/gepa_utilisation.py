@@ -5,10 +5,6 @@ virtual clock, in seconds). 50 train seeds, 10 of them the Pareto set, minibatch
 (heavy tail: lognormal, median 100 ms). Utilisation is rollout seconds over slots times wall time. Our runs
 hold the final check on 10 held-out seeds inside the budget; gepa has none.
 
-The targets and the comparison are for gepa's own minibatches, which hold feedback seeds alone (feedback
-fraction 1). The second table is for the default mix (0.5): a child costs fewer rollouts, so that the same
-budget buys 10 to 20 % more children, and waits for as many more reflections.
-
     python benchmarks/gepa_utilisation.py [--runs 3] [--virtual] [--no-gepa]
 """
 
@@ -58,14 +54,13 @@ class Case:
         latency = heavy_tail(ROLLOUT_S) if self.has_heavy_tail else steady(ROLLOUT_S)
         return SimulatedHost(World(world), latency=latency, reflection_s=self.reflection_s)
 
-    def config(self, world: int, feedback: float) -> GepaConfig:
+    def config(self, world: int) -> GepaConfig:
         pipeline = PipelineConfig() if self.window is None else PipelineConfig("window", self.window)
         return make_config(
             World(world),
             budget=self.budget,
             max_concurrent=self.slots,
             minibatch_size=8,
-            feedback_fraction=feedback,
             children_per_generation=self.children,
             pipeline=pipeline,
             rng_seed=world,
@@ -85,8 +80,8 @@ CASES = (
 )
 
 
-def run_ours(case: Case, world: int, feedback: float, *, is_virtual: bool) -> OptimizationOutcome:
-    host, config = case.host(world), case.config(world, feedback)
+def run_ours(case: Case, world: int, *, is_virtual: bool) -> OptimizationOutcome:
+    host, config = case.host(world), case.config(world)
     if is_virtual:
         loop = SearchLoop()
         engine = GepaEngine(loop.worker)
@@ -124,18 +119,17 @@ def median(values: list[float]) -> float:
     return statistics.median(values)
 
 
-def ours(case: Case, runs: int, feedback: float, *, is_virtual: bool) -> tuple[str, float]:
+def ours(case: Case, runs: int, *, is_virtual: bool) -> tuple[str, float]:
     """Run a case; the line of the table, and the median wall time."""
-    outcomes = [run_ours(case, world, feedback, is_virtual=is_virtual) for world in range(runs)]
+    outcomes = [run_ours(case, world, is_virtual=is_virtual) for world in range(runs)]
     used = median([outcome.usage.utilisation for outcome in outcomes])
     wall = median([outcome.usage.wall_s for outcome in outcomes])
     waited = median([outcome.usage.reflection_wait_s for outcome in outcomes])
     children = median([float(len(outcome.attempts)) for outcome in outcomes])
     text = f"{case.name:45s} {children:8.0f} {used:6.0%} {wall:7.2f} s {waited:6.2f} s"
-    if feedback == 1.0:
-        is_met = wall <= case.target if case.is_time else used >= case.target
-        target = f"<= {case.target:.1f} s" if case.is_time else f">= {case.target:.0%}"
-        text += f"  {target:>8s} {'ok' if is_met else 'MISSED':6s}"
+    is_met = wall <= case.target if case.is_time else used >= case.target
+    target = f"<= {case.target:.1f} s" if case.is_time else f">= {case.target:.0%}"
+    text += f"  {target:>8s} {'ok' if is_met else 'MISSED':6s}"
     return text, wall
 
 
@@ -154,7 +148,7 @@ def cpu_per_rollout(budget: int = 2000) -> float:
     """Milliseconds of CPU for a rollout that takes no time, the stub's own work included."""
     case = Case("", 0, budget, 64, children=8)
     start = time.process_time()
-    outcome = run_ours(case, 0, 1.0, is_virtual=True)
+    outcome = run_ours(case, 0, is_virtual=True)
     return (time.process_time() - start) / outcome.usage.rollouts * 1000
 
 
@@ -167,17 +161,12 @@ def main() -> None:
     parser.add_argument("--no-gepa", action="store_true", help="leave out gepa.optimize")
     arguments = parser.parse_args()
     head = f"{'':45s} {'children':>8s} {'used':>6s} {'wall':>9s} {'waited':>8s}"
-    for feedback in (1.0, 0.5):
-        print(f"\nfeedback fraction {feedback:g}")
-        beside = (
-            "  target          gepa.optimize: used, wall, rollouts over budget" if feedback == 1.0 else ""
-        )
-        print(f"{head}{beside}")
-        for case in CASES:
-            text, wall = ours(case, arguments.runs, feedback, is_virtual=arguments.virtual)
-            if feedback == 1.0 and case.compares and not arguments.no_gepa:
-                text += compared(case, arguments.runs, wall, is_virtual=arguments.virtual)
-            print(text, flush=True)
+    print(f"{head}  target          gepa.optimize: used, wall, rollouts over budget")
+    for case in CASES:
+        text, wall = ours(case, arguments.runs, is_virtual=arguments.virtual)
+        if case.compares and not arguments.no_gepa:
+            text += compared(case, arguments.runs, wall, is_virtual=arguments.virtual)
+        print(text, flush=True)
     print(f"\nCPU for a rollout: {cpu_per_rollout():.2f} ms (target <= 0.5); rollouts over our budgets: 0")
 
 

@@ -57,7 +57,8 @@ class Budget:
     ) -> list[RolloutOutcome]:
         """Turn a reservation into what was really paid, and return that.
 
-        A lost rollout is paid by everyone who saw it, and stays unpaid for the next one.
+        A lost rollout is charged to everyone who saw it, although it ran once: whether the next one sees
+        the same loss or tries again is a matter of timing, which must decide nothing.
         """
         cost = self._reserved.pop(child, 0)
         paid = self.pay(purpose, outcomes)

@@ -10,6 +10,32 @@ from pytest_synth.backend.optimizer.ports import RolloutKey, RolloutOutcome
 from pytest_synth.backend.optimizer.reflection import Proposal
 from pytest_synth.prompts import Prompt
 
+Keys = tuple[RolloutKey, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rollouts of a parent.
+
+    Attributes:
+        lessons: A child learns from these.
+        gate: It must beat these, on the same seeds.
+        fresh: How many feedback seeds were drawn for it.
+    """
+
+    lessons: Keys
+    gate: Keys
+    fresh: int = 0
+
+    @property
+    def keys(self) -> frozenset[RolloutKey]:
+        return frozenset((*self.lessons, *self.gate))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the gate."""
+        return tuple(key.seed for key in self.gate)
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -52,12 +78,13 @@ class Child:
         generation: 0 for founders (the initial population), else from 1.
         components: Which messages it rewrites.
         is_founder: Whether it enters without beating its parent.
-        parent_keys: Its parent's rollouts on the minibatch.
+        batch: Its parent's rollouts that it learns from, and must beat.
         sample: Of its own rollouts.
         cost: Rollouts that it pays in the worst case.
         prompt: What was proposed; None as long as, or if, there is nothing.
         seen: All rollouts that it has used, its parent's included.
-        is_better: Whether it beat its parent on the minibatch.
+        lessons, before, after: What it learnt from, and its parent's and its own rollouts on the gate.
+        is_better: Whether it beat its parent there.
         reason: Why it did not get in; "" before it is settled, and for those that did.
     """
 
@@ -66,13 +93,14 @@ class Child:
     parent: Candidate
     components: tuple[str, ...]
     is_founder: bool
-    parent_keys: tuple[RolloutKey, ...]
+    batch: Batch
     sample: int
     cost: int
     task: asyncio.Task[None] | None = None
     proposal: Proposal = field(default_factory=Proposal)
     prompt: Prompt | None = None
     seen: dict[RolloutKey, RolloutOutcome] = field(default_factory=dict)
+    lessons: Sequence[RolloutOutcome] = ()
     before: Sequence[RolloutOutcome] = ()
     after: Sequence[RolloutOutcome] = ()
     is_better: bool = False
@@ -83,17 +111,12 @@ class Child:
         return name_of(self.number)
 
     @property
-    def minibatch(self) -> tuple[int, ...]:
-        """Seeds that it learns from and is judged on."""
-        return tuple(key.seed for key in self.parent_keys)
-
-    @property
     def stage(self) -> int:
         """How far it has come: 0 parent's rollouts, 1 gate, 2 Pareto set.
 
         The less far, the more urgent: what is still to come includes a reflection, which is slow.
         """
-        return 0 if not self.before else 1 if not self.after else 2
+        return 0 if not self.lessons else 1 if not self.after else 2
 
 
 def name_of(number: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,7 +12,7 @@ PipelineMode = Literal["generations", "window"]
 
 DEFAULT_MINIBATCH = 3  # smaller ones win at small budgets (benchmarks/gepa_quality.py)
 DEFAULT_PARETO_SET = 10
-DEFAULT_FEEDBACK_FRACTION = 0.5  # the published client's; better than 1 (benchmarks/gepa_quality.py)
+FEW_SEEDS = 3  # that a founder learns from, and a child for whom no minibatch can be paid
 MAX_FAILURES = 10  # rollouts lost in a row until the run fails
 MAX_FAILED_REFLECTIONS = 3  # likewise reflections
 CHARS_PER_TOKEN = 4  # no tokenizer here; English text has about four characters a token
@@ -90,8 +89,6 @@ class GepaConfig:
         max_concurrent: Rollouts in flight.
         minibatch_size: Seeds from which a child learns, and on which it must beat its parent.
         pareto_set_size: Train seeds that score candidates; the others give feedback.
-        feedback_fraction: Share of a minibatch that feedback seeds make up; the rest are Pareto seeds on
-            which the parent fell short. At 1 children never learn from the seeds that score them.
         archive_size: Parents come from the best so many candidates; None: from all.
         initial_size: Population before the first generation, the baseline included.
         num_generations: None: as many as the budget pays for.
@@ -117,7 +114,6 @@ class GepaConfig:
     max_concurrent: int = 20
     minibatch_size: int = DEFAULT_MINIBATCH
     pareto_set_size: int = DEFAULT_PARETO_SET
-    feedback_fraction: float = DEFAULT_FEEDBACK_FRACTION
     archive_size: int | None = None
     initial_size: int = 1
     children_per_generation: int = 3
@@ -140,24 +136,24 @@ class GepaConfig:
         return self.initial_size - 1
 
     @property
-    def fresh_seeds(self) -> int:
-        """Feedback seeds of a minibatch."""
-        return math.ceil(self.minibatch_size * self.feedback_fraction)
+    def few_seeds(self) -> int:
+        """Feedback seeds that a frugal child learns from."""
+        return min(FEW_SEEDS, self.minibatch_size)
 
     @property
-    def lesson_seeds(self) -> int:
-        """Pareto seeds of a minibatch that has feedback seeds too."""
-        return min(self.minibatch_size - self.fresh_seeds, self.pareto_set_size)
+    def founder_cost(self) -> int:
+        """Rollouts of a founder at most: its parent's on few feedback seeds, and the Pareto set."""
+        return self.few_seeds + self.pareto_set_size
 
     @property
     def dearest_child(self) -> int:
-        """Rollouts of a child that is accepted, and whose parent has not run its feedback seeds."""
-        return 2 * self.fresh_seeds + self.pareto_set_size
+        """Rollouts of a child that is accepted, and whose parent has not run its minibatch."""
+        return 2 * self.minibatch_size + self.pareto_set_size
 
     @property
     def cheapest_child(self) -> int:
-        """Rollouts of a child that is rejected, and whose parent has run its feedback seeds."""
-        return max(1, min(self.fresh_seeds + self.lesson_seeds, self.minibatch_size, self.pareto_set_size))
+        """Rollouts of a child that is rejected, and whose parent has run what it learns from."""
+        return min(self.minibatch_size, self.pareto_set_size)
 
     @property
     def max_children(self) -> int | None:

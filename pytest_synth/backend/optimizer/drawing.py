@@ -23,38 +23,44 @@ def draw_pareto_set(config: GepaConfig) -> tuple[tuple[int, ...], tuple[int, ...
     return pareto, tuple(seed for seed in config.train_seeds if seed not in chosen)
 
 
-class Minibatches:
-    """Draws minibatches from a shuffled deck; no seed comes again before all others had their turn.
+class Deck:
+    """A shuffled deck of seeds; no seed comes again before all others had their turn.
 
     gepa's own sampler hands out the same few minibatches again and again when a generation has more than
     one child.
     """
 
-    def __init__(self, seeds: Sequence[int], size: int, rng: random.Random) -> None:
-        assert 0 < size <= len(seeds)
+    def __init__(self, seeds: Sequence[int], rng: random.Random) -> None:
         self._seeds = tuple(seeds)
-        self._size = size
         self._rng = rng
-        self._deck: list[int] = []
+        self._cards: list[int] = []
 
-    def draw(self) -> tuple[int, ...]:
-        batch = self._deck[: self._size]
-        del self._deck[: self._size]
-        if len(batch) < self._size:
-            deck = list(self._seeds)
-            self._rng.shuffle(deck)
-            missing = [seed for seed in deck if seed not in batch][: self._size - len(batch)]
-            batch += missing
-            self._deck = [seed for seed in deck if seed not in missing]
-        return tuple(batch)
+    def find(self, size: int, is_wanted: Callable[[tuple[int, ...]], bool]) -> tuple[int, ...] | None:
+        """Put aside batches that are not wanted, and show one that is; None after one turn of all seeds.
 
-    def draw_where(self, is_wanted: Callable[[tuple[int, ...]], bool]) -> tuple[int, ...] | None:
-        """Draw until one is wanted; None after as many as one deck holds."""
-        for _ in range(-(-len(self._seeds) // self._size)):
-            batch = self.draw()
+        What is shown stays on top until it is discarded.
+        """
+        assert 0 < size <= len(self._seeds)
+        for _ in range(-(-len(self._seeds) // size)):
+            self._fill(size)
+            batch = tuple(self._cards[:size])
             if is_wanted(batch):
                 return batch
+            self.discard(size)
         return None
+
+    def discard(self, number: int) -> None:
+        del self._cards[:number]
+
+    def _fill(self, size: int) -> None:
+        """Shuffle a new turn below the rest of the last one, with no seed twice among the first `size`."""
+        if len(self._cards) >= size:
+            return
+        top = self._cards
+        turn = list(self._seeds)
+        self._rng.shuffle(turn)
+        first = [seed for seed in turn if seed not in top][: size - len(top)]
+        self._cards = [*top, *first, *(seed for seed in turn if seed not in first)]
 
 
 def draw_components(names: Sequence[str], rate: float, rng: random.Random) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ def child_evaluated(child: Child, accepted: Candidate | None, *, is_on_front: bo
         score = reward_fields(accepted.reward, _rewards(accepted))
     else:
         estimate = estimated_reward(child.parent.reward, mean(child.before), mean(child.after))
-        pairs = zip(child.minibatch, child.after, strict=True)
+        pairs = zip(child.batch.seeds, child.after, strict=True)
         score = reward_fields(estimate, {seed: outcome.reward for seed, outcome in pairs})
     return {
         "candidate_id": child.id,

@@ -45,7 +45,8 @@ class Attempt:
 
     Attributes:
         reason: Why it did not get into the pool; "" if it did.
-        before, after: Mean reward of parent and child on the minibatch; None where nothing ran.
+        lessons, gate: Seeds that it learnt from, and seeds on which it had to beat its parent.
+        before, after: Mean reward of parent and child on the gate; None where nothing ran.
         prompt: None if nothing usable was proposed.
     """
 
@@ -53,7 +54,8 @@ class Attempt:
     parent_id: str
     generation: int
     components: tuple[str, ...]
-    minibatch: tuple[int, ...]
+    lessons: tuple[int, ...]
+    gate: tuple[int, ...]
     fate: Fate
     reason: str
     before: float | None
@@ -89,7 +91,8 @@ class Usage:
 
     Attributes:
         rollouts: All that were paid for, lost ones included.
-        by_purpose: The same, by what they were for.
+        by_purpose: The same, by what they were charged to; one that was lost counts for every child that
+            saw it.
         unfinished: Rollouts of children that were given up when the run was stopped.
         sent: Rollouts that this start asked the host for; less than all after a resume.
         replayed: Rollouts that the ledger had.

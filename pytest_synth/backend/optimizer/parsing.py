@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -214,7 +213,6 @@ def _search(
         validation_split=seeds.validation_split,
         validation_top_k=seeds.validation_top_k,
         pareto_set_size=seeds.pareto_set_size,
-        feedback_fraction=seeds.feedback_fraction,
         archive_size=seeds.archive_size,
         budget=budget,
         max_concurrent=rollout.integer("max_concurrent", 20, at_least=1),
@@ -254,12 +252,11 @@ def _mutation_rate(
 def _minibatch(rollout: Section, seeds: SeedSets) -> int:
     feedback = len(seeds.train) - seeds.pareto_set_size
     size = rollout.integer("minibatch_size", min(DEFAULT_MINIBATCH, max(1, feedback)), at_least=1)
-    fresh = math.ceil(size * seeds.feedback_fraction)
-    if seeds.train and feedback >= 1 and fresh > feedback:
+    if seeds.train and feedback >= 1 and size > feedback:
         rollout.refuse(
             "minibatch_size",
-            f"is {size}, {fresh} of them feedback seeds (feedback_fraction {seeds.feedback_fraction:g}), but"
-            f" {len(seeds.train)} seeds less a Pareto set of {seeds.pareto_set_size} leave {feedback}",
+            f"is {size}, but {len(seeds.train)} seeds less a Pareto set of {seeds.pareto_set_size} leave"
+            f" {feedback} for feedback",
         )
     return size
 

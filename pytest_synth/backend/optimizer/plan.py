@@ -83,31 +83,29 @@ def make_plan(config: GepaConfig) -> Plan:
     pareto = config.pareto_set_size
     final = len(config.validation_seeds) * (1 + config.validation_top_k)
     wanted, dearest = config.max_children, config.dearest_child
-    least = 2 * pareto + final
+    least = pareto + config.founder_cost + final
     budget = config.budget
     if budget is None:
         assert wanted is not None, "a config has a budget or a number of generations"
-        budget = pareto * config.initial_size + wanted * dearest + final
+        budget = pareto + config.founders * config.founder_cost + wanted * dearest + final
     if budget < least:
-        raise GepaConfigError(
-            [
-                (
-                    _BUDGET_PATH,
-                    f"is {budget}; at least {least} are needed: {pareto} for the baseline, {pareto} for one"
-                    f" candidate, {final} for the final check on {len(config.validation_seeds)} validation"
-                    f" seeds",
-                )
-            ]
+        seeds = f"{len(config.validation_seeds)} validation seeds"
+        parts = (
+            f"{pareto} for the baseline, {config.founder_cost} for one candidate, {final} for the final check"
         )
-    founders = min(config.founders, (budget - final) // pareto - 1)
-    rest = budget - final - pareto * (1 + founders)
+        raise GepaConfigError(
+            [(_BUDGET_PATH, f"is {budget}; at least {least} are needed: {parts} on {seeds}")]
+        )
+    founders = min(config.founders, (budget - final - pareto) // config.founder_cost)
+    population = founders * config.founder_cost
+    rest = budget - final - pareto - population
     low, high = _children(rest, config)
     return Plan(
         budget=budget,
         baseline=pareto,
         founders=founders,
         founders_wanted=config.founders,
-        population=pareto * founders,
+        population=population,
         children_min=low if wanted is None else min(low, wanted),
         children_max=high if wanted is None else min(high, wanted),
         children_wanted=wanted,
@@ -119,11 +117,12 @@ def make_plan(config: GepaConfig) -> Plan:
 def _children(rest: int, config: GepaConfig) -> tuple[int, int]:
     """How many children some rollouts pay for, at least and at most.
 
-    When the dearest child is no longer left, a child costs at most the Pareto set.
+    When the dearest child is no longer left, a frugal one costs at most what a founder does.
     """
-    pareto, cheapest, dearest = config.pareto_set_size, config.cheapest_child, config.dearest_child
-    fewest = [left // pareto for left in range(min(rest + 1, dearest))]
+    cheapest, dearest = config.cheapest_child, config.dearest_child
+    fewest = [left // config.founder_cost for left in range(min(rest + 1, dearest))]
     for left in range(dearest, rest + 1):
         fewest.append(1 + min(fewest[left - dearest : left - cheapest + 1]))
+    pareto = config.pareto_set_size
     most = 0 if rest < pareto else (rest - pareto) // cheapest + 1
     return fewest[rest], most

@@ -78,7 +78,7 @@ class Reporter:
                 "parent_id": child.parent.id,
                 "generation": child.generation,
                 "components": list(child.components),
-                "train_seeds": list(child.minibatch),
+                "train_seeds": [key.seed for key in child.batch.lessons],
             },
         )
 

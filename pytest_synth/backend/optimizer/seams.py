@@ -163,7 +163,7 @@ class Breeder:
         if self.child is None:
             self._is_over = True  # with an empty list alone gepa would ask again for ever
             return []
-        seeds = list(self.child.minibatch)
+        seeds = list(self.child.batch.seeds)
         parent = self.child.parent.index
         return [ProposalTask(parent, state.program_candidates[parent], seeds, seeds)]
 

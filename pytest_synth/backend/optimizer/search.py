@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pytest_synth.backend.optimizer.batches import Batches, Keys
+from pytest_synth.backend.optimizer.batches import Batches
 from pytest_synth.backend.optimizer.budget import Budget
-from pytest_synth.backend.optimizer.candidates import Candidate, Child, has_lesson, improves
+from pytest_synth.backend.optimizer.candidates import Batch, Candidate, Child, Keys, has_lesson, improves
 from pytest_synth.backend.optimizer.components import Components
 from pytest_synth.backend.optimizer.config import GepaConfig
 from pytest_synth.backend.optimizer.drawing import draw_components, stream
@@ -114,7 +114,7 @@ class Search:
             return [self.candidates[0].outcomes[seed] for seed in seeds]
         child = self.current
         if prompt == child.parent.prompt:
-            keys = {key.seed: key for key in child.parent_keys}
+            keys = {key.seed: key for key in child.batch.gate}
             return await self._run(child, prompt, tuple(keys[seed] for seed in seeds))
         return await self._run(child, prompt, self._own_keys(child, seeds))
 
@@ -135,6 +135,7 @@ class Search:
         paid = self._budget.settle(child.number, purpose, child.seen)
         self._spending.settle((outcome.cost_usd for outcome in paid), child.proposal.costs)
         self.attempts.append(child)
+        self._batches.remember(child.seen)
         self._barren = 0 if paid else self._barren + 1
         if is_accepted:
             self._admit(child)
@@ -179,7 +180,7 @@ class Search:
                 self._finish("cost")
                 return
             self._budget.reserve(child.number, child.cost)
-            self._batches.take()
+            self._batches.take(child.batch)
             self._launched += 1
             self._live.append(child)
             child.task = asyncio.create_task(self._raise(child))
@@ -206,8 +207,8 @@ class Search:
         number = self._launched + 1
         is_founder = number <= self._config.founders
         parent = self.candidates[0 if is_founder else select_parent()]
-        for keys in self._choices(parent, number, is_founder=is_founder):
-            cost = self._budget.unpaid(keys) + len({*(key.seed for key in keys), *self._pareto})
+        for batch in self._choices(parent, number, is_founder=is_founder):
+            cost = self._budget.unpaid(batch.keys) + len({*batch.seeds, *self._pareto})
             if cost <= self._budget.left:
                 return Child(
                     number=number,
@@ -217,20 +218,17 @@ class Search:
                         self._components.rewritable, self._config.mutation_rate, self._messages
                     ),
                     is_founder=is_founder,
-                    parent_keys=keys,
+                    batch=batch,
                     sample=2 * number + 1,
                     cost=cost,
                 )
         return None
 
-    def _choices(self, parent: Candidate, number: int, *, is_founder: bool) -> Iterator[Keys]:
-        """Minibatches that a child may have, best first; later ones are for when the first is too dear."""
-        mixed = None if is_founder else self._batches.mixed(parent, number)
-        if mixed is not None:
-            yield mixed
-        lessons = self._batches.lessons(parent)
-        if lessons:
-            yield lessons
+    def _choices(self, parent: Candidate, number: int, *, is_founder: bool) -> Iterable[Batch]:
+        if not is_founder:
+            return self._batches.for_child(parent, number)
+        batch = self._batches.for_founder(parent, number)
+        return () if batch is None else (batch,)
 
     def _generation(self, number: int) -> int:
         return (number - 1 - self._config.founders) // self._config.children_per_generation + 1
@@ -246,11 +244,12 @@ class Search:
 
     async def _raise(self, child: Child) -> None:
         known = {candidate.prompt.fingerprint for candidate in self.candidates}
-        child.before = await self._run(child, child.parent.prompt, child.parent_keys)
-        if not has_lesson(child.before):
-            child.reason = "its parent has no failure on the minibatch to learn from"
+        child.lessons = await self._run(child, child.parent.prompt, child.batch.lessons)
+        child.before = await self._run(child, child.parent.prompt, child.batch.gate)
+        if not has_lesson(child.lessons) or not has_lesson(child.before):
+            child.reason = "its parent has no failure on the minibatch to learn from and to mend"
             return
-        records = [record_of(outcome) for outcome in child.before if not outcome.is_lost]
+        records = [record_of(outcome) for outcome in child.lessons if not outcome.is_lost]
         child.proposal = await self._proposer.propose(
             child.number, child.parent.prompt, child.components, records, known
         )
@@ -261,7 +260,7 @@ class Search:
         pareto = self._own_keys(child, self._pareto)
         if child.is_founder:
             await self._run(child, child.prompt, pareto)
-        child.after = await self._run(child, child.prompt, self._own_keys(child, child.minibatch))
+        child.after = await self._run(child, child.prompt, self._own_keys(child, child.batch.seeds))
         child.is_better = improves(child.before, child.after)
         if child.is_better:
             await self._run(child, child.prompt, pareto)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_synth.backend.optimizer.config import DEFAULT_FEEDBACK_FRACTION, DEFAULT_PARETO_SET
+from pytest_synth.backend.optimizer.config import DEFAULT_PARETO_SET
 from pytest_synth.backend.optimizer.fields import Section, is_integer, shown
 
 _MOST_SEEDS = 1_000_000  # a range with a slip of the pen must not fill the memory
@@ -21,7 +21,6 @@ class SeedSets:
     validation_top_k: int
     pareto_set_size: int
     archive_size: int | None
-    feedback_fraction: float
 
 
 def read_seeds(root: Section, evaluation: Section, archive: Section, split: str | None) -> SeedSets:
@@ -56,9 +55,9 @@ def read_seeds(root: Section, evaluation: Section, archive: Section, split: str 
         validation_top_k=evaluation.integer("validation_top_k", 1, at_least=1),
         pareto_set_size=_pareto_set_size(archive, train),
         archive_size=archive.integer("size", None, at_least=1),
-        feedback_fraction=archive.number("feedback_fraction", DEFAULT_FEEDBACK_FRACTION, high=1.0),
     )
     archive.not_applied("pareto_eps", 1e-6, reason="rewards are compared exactly")
+    archive.not_applied("feedback_fraction", 0.5, reason="all seeds outside the Pareto set give feedback")
     evaluation.close()
     archive.close()
     return sets

@@ -113,6 +113,7 @@ def test_the_client_s_defaults_are_accepted_and_listed_as_not_applied() -> None:
     names = [note.split(" = ")[0].removeprefix("prompt_learning.") for note in config.not_applied]
     assert sorted(names) == [
         "auto_discover_patterns",
+        "gepa.archive.feedback_fraction",
         "gepa.archive.pareto_eps",
         "gepa.mutation.rate",
         "gepa.population.crossover_rate",
@@ -284,10 +285,9 @@ def test_seeds_are_a_list_or_a_range(seeds: object, expected: tuple[int, ...]) -
         ("gepa.rollout.max_concurrent", 0, "gepa.rollout.max_concurrent", "is 0; it must be at least 1"),
         (
             "gepa.rollout.minibatch_size",
-            81,
+            41,
             "gepa.rollout.minibatch_size",
-            "is 81, 41 of them feedback seeds (feedback_fraction 0.5), but 50 seeds less a Pareto set of 10"
-            " leave 40",
+            "is 41, but 50 seeds less a Pareto set of 10 leave 40 for feedback",
         ),
         ("gepa.mutation.rate", 1.5, "gepa.mutation.rate", "is 1.5; it must be at least 0 and at most 1"),
         (
@@ -316,7 +316,7 @@ def test_seeds_are_a_list_or_a_range(seeds: object, expected: tuple[int, ...]) -
             "gepa.archive.pareto_set_size",
             "is 50, but of 50 seeds at least one must be left for feedback",
         ),
-        ("gepa.archive.feedback_fraction", 1.5, "gepa.archive.feedback_fraction", "at least 0 and at most 1"),
+        ("gepa.archive.feedback_fraction", 0.2, "gepa.archive.feedback_fraction", "only 0.5 is accepted"),
         ("gepa.archive.pareto_eps", 0.01, "gepa.archive.pareto_eps", "only 1e-06 is accepted"),
         ("gepa.proposer_effort", "HIGH", "gepa.proposer_effort", "only 'LOW' is accepted"),
         ("gepa.proposer_type", "spec", "gepa.proposer_type", "only 'dspy' or 'gepa-ai' is accepted"),

@@ -13,7 +13,7 @@ from fakes.optimizer_host import SimulatedHost, make_config, run_search
 from fakes.rule_world import World
 
 from pytest_synth.backend.optimizer import seams
-from pytest_synth.backend.optimizer.candidates import Candidate, Child
+from pytest_synth.backend.optimizer.candidates import Batch, Candidate, Child
 from pytest_synth.backend.optimizer.ports import RolloutKey, RolloutOutcome
 from pytest_synth.prompts import Message, Prompt
 
@@ -134,7 +134,7 @@ class RecordingSearch:
             return None
         baseline = Candidate(0, 0, prompt("start"), None, 0, 0, {})
         keys = tuple(RolloutKey("start", None, seed, 0) for seed in (5, 6))
-        return Child(self.handed, 1, baseline, ("0:system",), False, keys, 0, 0)
+        return Child(self.handed, 1, baseline, ("0:system",), False, Batch(keys, keys), 0, 0)
 
     async def evaluate(self, asked: Prompt, seeds: list[int]) -> list[RolloutOutcome]:
         self.calls.append(("evaluate", (asked.system, tuple(seeds))))

@@ -272,11 +272,11 @@ def test_all_events_but_progress_are_the_same_at_any_timing(slots: int) -> None:
 def test_the_outcome_is_told_in_one_line_beside_the_plan() -> None:
     outcome, _ = searched(budget=80)
 
-    assert outcome.plan.text == ("80 rollouts: baseline 10, population 20, 2 to 7 children, final check 20")
+    assert outcome.plan.text == ("80 rollouts: baseline 10, population 26, 1 to 5 children, final check 20")
     accepted = sum(1 for a in outcome.attempts if a.fate == "accepted" and a.generation)
     used = outcome.usage.by_purpose["children"]
     tried = sum(1 for a in outcome.attempts if a.generation)
     assert outcome.text == (
-        f"{outcome.usage.rollouts} of 80 rollouts: baseline 10, population 20 for 2 prompts,"
+        f"{outcome.usage.rollouts} of 80 rollouts: baseline 10, population 26 for 2 prompts,"
         f" {tried} children {used} ({accepted} accepted), final check 20; ended by budget"
     )

@@ -14,10 +14,10 @@ from fakes.search_clock import SearchLoop
 
 from pytest_synth.backend.optimizer.batches import Batches
 from pytest_synth.backend.optimizer.budget import Budget
-from pytest_synth.backend.optimizer.candidates import Candidate, has_lesson, improves
+from pytest_synth.backend.optimizer.candidates import Batch, Candidate, Keys, has_lesson, improves
 from pytest_synth.backend.optimizer.components import Components
 from pytest_synth.backend.optimizer.drawing import (
-    Minibatches,
+    Deck,
     draw_components,
     draw_lessons,
     draw_pareto_set,
@@ -69,23 +69,39 @@ def test_the_pareto_set_is_drawn_from_the_train_seeds_and_the_rest_gives_feedbac
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 3), (7, 7), (40, 8), (5, 1)])
-def test_minibatches_use_all_seeds_equally_often(count: int, size: int) -> None:
-    batches = Minibatches(range(count), size, Random(0))
+def test_a_deck_uses_all_seeds_equally_often(count: int, size: int) -> None:
+    deck, drawn = Deck(range(count), Random(0)), []
 
-    drawn = [batches.draw() for _ in range(count * 3)]
+    for _ in range(count * 3):
+        batch = deck.find(size, lambda batch: True)
+        assert batch is not None
+        drawn.append(batch)
+        deck.discard(size)
 
     assert all(len(set(batch)) == size for batch in drawn)
     assert set(Counter(seed for batch in drawn for seed in batch).values()) == {3 * size}
 
 
-def test_minibatches_that_are_not_wanted_are_passed_over_but_not_for_ever() -> None:
-    batches = Minibatches(range(6), 2, Random(0))
+def test_a_deck_shows_the_same_seeds_until_they_are_discarded() -> None:
+    deck = Deck(range(9), Random(0))
 
-    found = batches.draw_where(lambda batch: 3 in batch)
+    first = deck.find(4, lambda batch: True)
+    assert first is not None
+    assert deck.find(4, lambda batch: True) == first
+    assert deck.find(2, lambda batch: True) == first[:2]
+    deck.discard(2)
+    then = deck.find(2, lambda batch: True)
+    assert then == first[2:]
+
+
+def test_seeds_that_are_not_wanted_are_passed_over_but_not_for_ever() -> None:
+    deck = Deck(range(6), Random(0))
+
+    found = deck.find(2, lambda batch: 3 in batch)
 
     assert found is not None
     assert 3 in found
-    assert batches.draw_where(lambda batch: False) is None
+    assert deck.find(2, lambda batch: False) is None
 
 
 def test_at_least_one_message_is_rewritten() -> None:
@@ -109,73 +125,101 @@ def test_lessons_are_drawn_from_failures_first() -> None:
     assert {2, 4} < set(draw_lessons(scores, 3, Random(0)))
 
 
-# Minibatches of children
+# Batches of children
 
 
-def batches_of(paid: dict[int, float], **changes: Any) -> tuple[Batches, Candidate]:
-    """Batches over feedback seeds 20 to 29, and a parent with rewards on Pareto seeds 0 to 3."""
-    config = make_config(World(), **{"minibatch_size": 4, "pareto_set_size": 4, **changes})
-    parent = Candidate(
-        0,
-        0,
-        config.prompt,
-        None,
-        0,
-        0,
-        {0: RolloutOutcome(1.0), 1: RolloutOutcome(0.5), 2: RolloutOutcome(0.0), 3: LOST},
-    )
-    known = {seed: RolloutOutcome(reward) for seed, reward in paid.items()}
-    known |= {seed: outcome for seed, outcome in parent.outcomes.items() if not outcome.is_lost}
-    return Batches(config, range(20, 30), lambda key: known.get(key.seed)), parent
+class Known:
+    """Rollouts that have been paid for, and the batches that are drawn on them.
+
+    Feedback seeds are 20 to 29; the parent has rewards on Pareto seeds 0 to 3, the last one lost.
+    """
+
+    def __init__(self, feedback: dict[int, float], **changes: Any) -> None:
+        self.config = make_config(World(), **{"minibatch_size": 6, "pareto_set_size": 4, **changes})
+        rewards = {0: 1.0, 1: 0.5, 2: 0.0}
+        pareto = {seed: RolloutOutcome(reward) for seed, reward in rewards.items()} | {3: LOST}
+        self.parent = Candidate(0, 0, self.config.prompt, None, 0, 0, pareto)
+        self.batches = Batches(self.config, range(20, 30), lambda key: self.paid.get(key))
+        seen = {seed: RolloutOutcome(reward) for seed, reward in feedback.items()}
+        self.paid = {self.key(seed): outcome for seed, outcome in (pareto | seen).items()}
+        self.batches.remember(self.paid)
+
+    def key(self, seed: int) -> RolloutKey:
+        return self.batches.key(self.config.prompt, seed, 0)
+
+    def choices(self, child: int = 1) -> list[Batch]:
+        return list(self.batches.for_child(self.parent, child))
 
 
-@pytest.mark.parametrize(("fraction", "fresh"), [(0.0, 0), (0.25, 1), (0.5, 2), (0.6, 3), (1.0, 4)], ids=str)
-def test_a_minibatch_is_lessons_and_fresh_seeds(fraction: float, fresh: int) -> None:
-    batches, parent = batches_of({}, feedback_fraction=fraction)
-
-    keys = batches.mixed(parent, 1)
-
-    assert keys is not None
-    seeds = [key.seed for key in keys]
-    assert sum(1 for seed in seeds if seed >= 20) == fresh
-    lessons = {seed for seed in seeds if seed < 20}
-    assert len(lessons) == min(4 - fresh, 3)
-    assert 3 not in lessons
-    if len(lessons) >= 2:
-        assert {1, 2} <= lessons
+def seeds_of(keys: Keys) -> set[int]:
+    return {key.seed for key in keys}
 
 
-def test_fresh_seeds_stay_until_a_child_has_got_them() -> None:
-    batches, parent = batches_of({}, feedback_fraction=1.0)
+def test_a_usual_child_learns_from_fresh_seeds_and_must_beat_its_parent_there() -> None:
+    usual, frugal = Known({}).choices()
 
-    first = batches.mixed(parent, 1)
-    assert batches.mixed(parent, 1) == first
-    batches.take()
-    second = batches.mixed(parent, 2)
-    assert first is not None
-    assert second is not None
-    assert not {key.seed for key in first} & {key.seed for key in second}
+    assert usual.lessons == usual.gate
+    assert len(seeds_of(usual.gate)) == 6
+    assert seeds_of(usual.gate) <= set(range(20, 30))
+    assert seeds_of(frugal.lessons) < seeds_of(usual.gate)
+    assert len(frugal.lessons) == 3
 
 
-def test_seeds_on_which_the_parent_is_known_to_be_perfect_are_passed_over() -> None:
+def test_up_to_half_of_a_minibatch_are_known_failures() -> None:
+    usual, frugal, few = Known({20: 0.0, 21: 0.5, 22: 0.0, 23: 0.0, 24: 1.0}).choices()
+
+    failures = {20, 21, 22, 23}
+    assert usual.lessons == usual.gate
+    assert usual.fresh == 3
+    assert len(seeds_of(usual.gate) & failures) >= 3
+    assert 3 < len(usual.gate) <= 6
+    assert seeds_of(frugal.lessons) == failures
+    assert (frugal.fresh, few.fresh) == (0, 3)
+
+
+def test_a_frugal_child_is_judged_on_pareto_seeds_that_can_be_mended() -> None:
+    for number in range(20):
+        for batch in Known({20: 0.0}, minibatch_size=1, rng_seed=number).choices()[1:]:
+            assert batch.seeds in {(1,), (2,), (3,)}
+            assert seeds_of(batch.lessons) <= set(range(20, 30))
+
+
+def test_no_child_learns_from_the_seeds_that_score_it_while_there_is_anything_else() -> None:
     known = dict.fromkeys(range(20, 29), 1.0)
-    batches, parent = batches_of(known, feedback_fraction=1.0)
-    keys = batches.mixed(parent, 1)
-    assert keys is not None
-    assert 29 in {key.seed for key in keys}
+    for batch in Known(known).choices():
+        assert 29 in seeds_of(batch.lessons)
+        assert not seeds_of(batch.lessons) & set(range(4))
 
-    batches, parent = batches_of({**known, 29: 1.0}, feedback_fraction=1.0)
-    assert batches.mixed(parent, 1) is None
-    assert {key.seed for key in batches.lessons(parent)} == {0, 1, 2}
+    (last,) = Known({**known, 29: 1.0}).choices()
+    assert seeds_of(last.lessons) == seeds_of(last.gate) == {0, 1, 2}
+
+
+def test_a_founder_learns_from_few_fresh_seeds_and_is_scored_on_the_pareto_set() -> None:
+    known = Known({})
+
+    batch = known.batches.for_founder(known.parent, 1)
+
+    assert batch is not None
+    assert len(batch.lessons) == batch.fresh == 3
+    assert seeds_of(batch.lessons) <= set(range(20, 30))
+    assert seeds_of(batch.gate) == {0, 1, 2, 3}
+
+
+def test_seeds_that_a_child_has_got_do_not_come_again_at_once() -> None:
+    known = Known({})
+
+    first = known.choices()[0]
+    assert known.choices()[0] == first
+    known.batches.take(first)
+    assert len(seeds_of(known.choices()[0].gate) & seeds_of(first.gate)) == 2  # 10 seeds, 6 at a time
 
 
 def test_samples_keep_uses_apart_only_when_nothing_is_reused() -> None:
-    batches, parent = batches_of({}, feedback_fraction=0.5)
-    assert {key.sample for key in batches.mixed(parent, 7) or ()} == {0}
+    assert {key.sample for batch in Known({}).choices(7) for key in batch.keys} == {0}
 
-    batches, parent = batches_of({}, feedback_fraction=0.5, reuse_known=False)
-    samples = {(key.seed >= 20, key.sample) for key in batches.mixed(parent, 7) or ()}
-    assert samples == {(False, parent.sample), (True, 14)}
+    known = Known({}, reuse_known=False)
+    samples = {(key.seed >= 20, key.sample) for batch in known.choices(7) for key in batch.keys}
+    assert samples == {(False, known.parent.sample), (True, 14)}
 
 
 # Candidates
@@ -211,6 +255,15 @@ def test_a_known_rollout_is_paid_once_and_a_lost_one_each_time() -> None:
     assert budget.used == {"baseline": 3, "children": 2}
     assert not budget.is_paid(RolloutKey("p", None, 3, 0))
     assert budget.left == 100 - 20 - 5
+
+
+def test_a_loss_that_two_children_saw_is_charged_to_both() -> None:
+    budget, seen = Budget(100, 20), outcomes(1, 2, lost=(2,))
+    budget.reserve(1, 5)
+    budget.reserve(2, 5)
+
+    assert len(budget.settle(1, "children", seen)) == 2
+    assert budget.settle(2, "children", seen) == [LOST]
 
 
 def test_reservations_and_the_final_check_are_out_of_reach() -> None:

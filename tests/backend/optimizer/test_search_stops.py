@@ -130,8 +130,8 @@ def test_the_cap_holds_although_costs_rise() -> None:
     host = SimulatedHost(World(4))
 
     def dearer(request: RolloutRequest) -> RolloutOutcome | None:
-        cost = 0.0001 if len(host.sent) < 60 else 0.5
-        return RolloutOutcome(0.5, details={"feedback": "missing rule 1"}, cost_usd=cost)
+        host.cost_usd = 0.0001 if len(host.sent) < 150 else 0.5
+        return None
 
     host.fails = dearer
     outcome = run_search(make_config(World(4), budget=1000, max_spend_usd=2.0), host)
