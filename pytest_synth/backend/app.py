@@ -106,7 +106,7 @@ class BackendApp:
             budget,
         )
         self._evals = EvalJobs(parts)
-        self._prompts = PromptJobs(parts, GepaOptimizer(store, gateway))
+        self._prompts = PromptJobs(parts, GepaOptimizer(store, gateway, ceiling=budget))
         api = FastAPI(
             title="pytest-synth backend",
             version=version("pytest-synth"),

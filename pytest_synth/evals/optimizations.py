@@ -146,7 +146,7 @@ class OptimizationJobs:
 
 
 def section_of(spec: OptimizeSpec, settings: Settings, eval_spec: EvalSpec | None) -> dict[str, Any]:
-    """Complete a section by what the run knows: model, split, concurrency; what the section names stays."""
+    """Complete a section by what the run knows: model, split, limits; what the section names stays."""
     section = dict(spec.section)
     gepa = dict(_table(section.get("gepa")))
     rollout = dict(_table(gepa.get("rollout")))
@@ -161,7 +161,11 @@ def section_of(spec: OptimizeSpec, settings: Settings, eval_spec: EvalSpec | Non
         section.setdefault("env_name", eval_spec.env_name)
     limit = eval_spec.max_concurrent if eval_spec is not None else None
     rollout.setdefault("max_concurrent", limit or settings.concurrency)
-    return section | {"gepa": gepa | {"rollout": rollout}}
+    gepa["rollout"] = rollout
+    if settings.max_cost:
+        token = dict(_table(gepa.get("token")))
+        gepa["token"] = {"max_spend_usd": settings.max_cost} | token
+    return section | {"gepa": gepa}
 
 
 def progress_parts(progress: Mapping[str, Any]) -> list[str]:

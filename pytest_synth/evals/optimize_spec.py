@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from pytest_synth.evals.spec import EvalSpec
 
 DEFAULT_BUDGET = 80
+_PARETO_SET, _MINIBATCH = 10, 3  # as far as there are seeds
 SECTION = "prompt_learning"
 _FIELD = re.compile(rf"\b({SECTION}[\w.]*): ")  # how the backend names a field before what is wrong with it
 _MOST_SEEDS = 1_000_000  # a range with a slip of the pen must not fill the memory
 
-# Where each argument stands in the section; those that are not given have the backend's defaults.
+# Where each argument stands in the section.
 _PLACES = {
     "budget": ("gepa", "rollout", "budget"),
     "minibatch_size": ("gepa", "rollout", "minibatch_size"),
@@ -181,9 +182,11 @@ def _parse(
             raise OptimizeError(f"{name} is missing; give rows of the data set, as in {name}=range(50)")
     own = None if given.get("prompt") is None else Prompt.parse(given["prompt"], base=base)
     start = _one_prompt(own, prompt)
-    values: dict[str, Any] = {"budget": DEFAULT_BUDGET}
-    values |= {name: count_argument(name, 1)(given[name]) for name in _COUNTS if given.get(name) is not None}
-    values |= {name: list(seeds_argument(name)(given[name])) for name in ("seeds", "validation_seeds")}
+    values: dict[str, Any] = {
+        name: list(seeds_argument(name)(given[name])) for name in ("seeds", "validation_seeds")
+    }
+    asked = {name: count_argument(name, 1)(given[name]) for name in _COUNTS if given.get(name) is not None}
+    values |= _defaults(len(values["seeds"]), asked.get("pareto_set_size")) | asked
     section: dict[str, Any] = {"algorithm": "gepa", "initial_prompt": {"messages": start.to_wire()}}
     for name, value in values.items():
         _put(section, _PLACES[name], value)
@@ -196,6 +199,18 @@ def _parse(
     spec = OptimizeSpec(tuple(values["seeds"]), tuple(values["validation_seeds"]), rows, rows, start, section)
     _refuse_own_overlap(spec)
     return spec
+
+
+def _defaults(seeds: int, pareto_set_size: int | None) -> dict[str, int]:
+    """What is asked for where the user does not: services have other defaults than the marker."""
+    pareto = pareto_set_size or max(1, min(_PARETO_SET, seeds // 2))
+    return {
+        "budget": DEFAULT_BUDGET,
+        "minibatch_size": max(1, min(_MINIBATCH, seeds - pareto)),
+        "pareto_set_size": pareto,
+        "initial_size": 1,
+        "children_per_generation": 3,
+    }
 
 
 def _from_file(

@@ -309,7 +309,7 @@ def test_a_cancelled_search_stops_its_rollouts(api: Api, serve: Serve) -> None:
 class StubbornOptimizer:
     """Asks for rollouts for ever, and does not hear of a cancellation."""
 
-    def __init__(self, store: object, gateway: object) -> None:
+    def __init__(self, store: object, gateway: object, *, ceiling: object = None) -> None:
         pass
 
     def plan(self, section: Mapping[str, Any]) -> SearchPlan:

@@ -159,8 +159,13 @@ def test_section_is_completed_by_what_the_run_knows() -> None:
     section = section_of(SPEC, Settings(concurrency=5), judged)
     assert section["policy"] == {"provider": "offline", "model": "lexical", "temperature": 0}
     assert (section["env_name"], section["env_config"]) == ("shop", {"lang": "en", "split": "train"})
-    assert section["gepa"]["rollout"] == {"budget": 80, "max_concurrent": 5}
+    assert section["gepa"]["rollout"] == {"budget": 80, "minibatch_size": 3, "max_concurrent": 5}
     assert "max_concurrent" not in SPEC.section["gepa"]["rollout"]
+
+
+def test_ceiling_of_the_run_ends_the_search() -> None:
+    assert "token" not in section_of(SPEC, Settings(), None)["gepa"]
+    assert section_of(SPEC, Settings(max_cost=0.5), None)["gepa"]["token"] == {"max_spend_usd": 0.5}
 
 
 def test_what_a_section_names_stays() -> None:

@@ -74,12 +74,27 @@ def test_arguments_become_fields_of_the_section() -> None:
     assert (spec.split, spec.validation_split, spec.prompt, spec.budget) == ("train", "train", START, 30)
 
 
-def test_only_the_budget_has_a_default_here() -> None:
-    assert parse(**GIVEN).section["gepa"] == {
-        "evaluation": {"seeds": list(range(8)), "validation_seeds": list(range(8, 12))},
-        "rollout": {"budget": 80},
+def test_what_is_not_given_has_the_markers_defaults_on_every_backend() -> None:
+    many = GIVEN | {"seeds": range(40), "validation_seeds": [40]}
+    assert parse(**many).section["gepa"] == {
+        "evaluation": {"seeds": list(range(40)), "validation_seeds": [40]},
+        "rollout": {"budget": 80, "minibatch_size": 3},
+        "archive": {"pareto_set_size": 10},
+        "population": {"initial_size": 1, "children_per_generation": 3},
     }
     assert parse(**GIVEN, num_generations=None, reflection_model=None) == parse(**GIVEN)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "given", "pareto", "minibatch"),
+    [(8, {}, 4, 3), (3, {}, 1, 2), (1, {}, 1, 1), (8, {"pareto_set_size": 6}, 6, 2)],
+)
+def test_defaults_fit_the_number_of_seeds(
+    seeds: int, given: dict[str, Any], pareto: int, minibatch: int
+) -> None:
+    gepa = parse(**(GIVEN | {"seeds": range(seeds), "validation_seeds": [50]} | given)).section["gepa"]
+    assert gepa["archive"]["pareto_set_size"] == pareto
+    assert gepa["rollout"]["minibatch_size"] == minibatch
 
 
 def test_model_without_a_provider_is_the_policys(tmp_path: Path) -> None:

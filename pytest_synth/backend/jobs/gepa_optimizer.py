@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_synth.backend.gateway import CallRefused, Gateway, ModelCall, RolloutSpec
+from pytest_synth.backend.gateway import Budget, CallRefused, Gateway, ModelCall, RolloutSpec
 from pytest_synth.backend.jobs.optimizers import FieldsRefused, RunRollout, SearchEnd, SearchPlan, SearchRun
 from pytest_synth.backend.jobs.rollouts import Outcome
 from pytest_synth.backend.optimizer import (
@@ -31,16 +31,20 @@ from pytest_synth.contracts.jobs import JobStatus
 from pytest_synth.prompts import Prompt
 
 OFFLINE, OFFLINE_REFLECTION = "offline", "reflect"
+CAPPED_REFLECTION_TOKENS = 8192  # under a ceiling; without a limit no worst case could be set aside
 _PROMPT_MAY_BE_AT_FAULT = ("task_app", "no_reward")  # error kinds that the reflection model is shown
 
 
 class GepaOptimizer:
     """An `Optimizer` over the GEPA engine."""
 
-    def __init__(self, store: Store, gateway: Gateway, engine: Engine | None = None) -> None:
+    def __init__(
+        self, store: Store, gateway: Gateway, engine: Engine | None = None, *, ceiling: Budget | None = None
+    ) -> None:
         self._store = store
         self._gateway = gateway
         self._engine = engine if engine is not None else GepaEngine()
+        self._ceiling = ceiling
 
     def plan(self, section: Mapping[str, Any]) -> SearchPlan:
         try:
@@ -68,7 +72,9 @@ class GepaOptimizer:
         config = parse_gepa_config(run.section)
         host = Host(
             rollouts=TaskAppRollouts(run.run_rollout),
-            reflector=GatewayReflector(self._gateway, config, run.job.id, run.job.tenant),
+            reflector=GatewayReflector(
+                self._gateway, config, run.job.id, run.job.tenant, ceiling=self._ceiling
+            ),
             emit=run.emit,
             ledger=StoreLedger(self._store, run.job.number),
         )
@@ -145,8 +151,17 @@ def _event_rewards(answer: Mapping[str, Any] | None) -> tuple[float, ...]:
 class GatewayReflector:
     """The engine's reflection model, through the gateway, which prices and retries the call."""
 
-    def __init__(self, gateway: Gateway, config: GepaConfig, job_id: str, tenant: str) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        config: GepaConfig,
+        job_id: str,
+        tenant: str,
+        *,
+        ceiling: Budget | None = None,
+    ) -> None:
         self._gateway = gateway
+        self._ceiling = ceiling
         self._settings = config.reflection
         self._policy = reflection_policy(config)
         self._job_id = job_id
@@ -161,6 +176,7 @@ class GatewayReflector:
             sample=0,
             policy=self._policy,
             prompt=None,
+            budget=self._ceiling,
         )
         rollout = self._gateway.open_rollout(spec)
         body = {
@@ -168,6 +184,8 @@ class GatewayReflector:
             "messages": [{"role": "user", "content": request.text}],
             "temperature": self._settings.temperature,
         }
+        if self._ceiling is not None:
+            body["max_completion_tokens"] = CAPPED_REFLECTION_TOKENS
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 answer = await self._gateway.ask(rollout, body)

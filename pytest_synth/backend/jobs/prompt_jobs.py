@@ -176,7 +176,7 @@ class PromptJobs:
         problems = []
         for path, policy in plan.models.items():
             try:
-                self._parts.gateway.check_policy(policy)
+                self._parts.gateway.check_policy(policy, has_budget=self._parts.budget is not None)
             except PolicyRefused as error:
                 problems.append((path, str(error)))
         if problems:
@@ -216,6 +216,7 @@ class PromptJobs:
             timeout_s=ROLLOUT_S,
             prompt=prompt,
             prompt_source="call",
+            budget=self._parts.budget,
         )
 
         async def run() -> Outcome:
