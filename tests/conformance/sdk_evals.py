@@ -132,10 +132,15 @@ def refused() -> Any:
 
 
 def streamed() -> Any:
-    recorder = Recorder()
+    live, replayed = Recorder(), Recorder()
     job = submitted("streamed", list(range(5)))
-    result = job.stream_until_complete(handlers=[recorder])
-    return {"result": result, "events": recorder.events, "statuses": recorder.statuses}
+    results = [job.stream_until_complete(handlers=[recorder]) for recorder in (live, replayed)]
+    return {
+        "results": results,
+        "live": live.events,
+        "replayed": replayed.events,
+        "statuses": live.statuses + replayed.statuses,
+    }
 
 
 def streamed_by_default_handler() -> Any:
@@ -197,20 +202,22 @@ split = "test"
 
 if __name__ == "__main__":
     report(
-        polled,
-        own_policy,
-        mean_of_zero,
-        partial,
-        all_failed,
-        unreachable,
-        wrong_environment_key,
-        slow_rollout,
-        out_of_range,
-        refused,
-        streamed,
-        streamed_by_default_handler,
-        traces,
-        cancelled,
-        cancelled_while_streamed,
-        from_toml,
+        [
+            polled,
+            own_policy,
+            mean_of_zero,
+            partial,
+            all_failed,
+            unreachable,
+            wrong_environment_key,
+            slow_rollout,
+            out_of_range,
+            refused,
+            streamed,
+            streamed_by_default_handler,
+            traces,
+            cancelled,
+            cancelled_while_streamed,
+            from_toml,
+        ]
     )

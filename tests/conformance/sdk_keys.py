@@ -131,14 +131,14 @@ def inference() -> Any:
 
 
 if __name__ == "__main__":
+    # One after the other: they share the process's environment.
     report(
-        minted,
-        uploaded,
-        refused_uploads,
-        ensured,
-        stored_key_used,
-        tenancy,
-        health,
-        inference,
-        at_once=1,  # they share the process's environment
+        [minted],
+        [uploaded],
+        [refused_uploads],
+        [ensured],
+        [stored_key_used],
+        [tenancy],
+        [health],
+        [inference],
     )

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
@@ -208,11 +208,15 @@ def refusal(call: Callable[[], Any]) -> dict[str, Any]:
     return {"kind": None, "text": f"no error, but {value!r}"}
 
 
-def report(*scenarios: Callable[[], Any], at_once: int = 8) -> None:
-    """Run scenarios, and write what each has brought into the file that the first argument names."""
-    with ThreadPoolExecutor(at_once) as pool:
-        brought = list(pool.map(_bring, scenarios))
-    document = {scenario.__name__: what for scenario, what in zip(scenarios, brought, strict=True)}
+def report(*groups: Sequence[Callable[[], Any]]) -> None:
+    """Run groups of scenarios, those of one group at once, and write what each has brought.
+
+    The file is named by the first argument of the script.
+    """
+    document: dict[str, Any] = {}
+    for group in groups:
+        with ThreadPoolExecutor(8) as pool:
+            document |= zip((scenario.__name__ for scenario in group), pool.map(_bring, group), strict=True)
     Path(sys.argv[1]).write_text(json.dumps(document), encoding="utf-8")
 
 

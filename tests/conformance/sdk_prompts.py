@@ -252,16 +252,19 @@ pareto_set_size = 10
 
 
 if __name__ == "__main__":
+    # The first one alone: so its proposals come in their order.
     report(
-        documented,
-        streamed,
-        streamed_by_default_handler,
-        health_checked,
-        cancelled,
-        cancelled_while_streamed,
-        unreachable,
-        all_rollouts_fail,
-        refused,
-        overridden,
-        from_toml,
+        [documented],
+        [
+            streamed,
+            streamed_by_default_handler,
+            health_checked,
+            cancelled,
+            cancelled_while_streamed,
+            unreachable,
+            all_rollouts_fail,
+            refused,
+            overridden,
+            from_toml,
+        ],
     )

@@ -128,4 +128,8 @@ async def _documented_code() -> Any:
 
 
 if __name__ == "__main__":
-    report(documented_code)
+    report(
+        [
+            documented_code,
+        ]
+    )

@@ -220,12 +220,20 @@ def test_an_unknown_job_is_404_everywhere(evals: Story) -> None:
     assert refused["unknown state"]["error"].startswith("HTTP 404: ")
 
 
-def test_a_stream_brings_every_event_and_the_result(evals: Story) -> None:
+def test_a_stream_brings_the_result_live_and_replayed(evals: Story) -> None:
     story = evals["streamed"]
-    result, events = story["result"], story["events"]
-    assert result["status"] == "completed"
-    assert result["mean_reward"] == pytest.approx(reward(SYSTEM, range(5)))
-    assert rewards(result) == [(seed, reward(SYSTEM, [seed])) for seed in range(5)]
+    for result in story["results"]:
+        assert result["status"] == "completed"
+        assert result["mean_reward"] == pytest.approx(reward(SYSTEM, range(5)))
+        assert rewards(result) == [(seed, reward(SYSTEM, [seed])) for seed in range(5)]
+    assert story["statuses"][-1] == "completed"
+    # Once it knows the end, the SDK drops what it has not handed on yet.
+    assert story["live"] == story["replayed"][: len(story["live"])]
+    assert story["live"]
+
+
+def test_a_replayed_stream_brings_every_event_in_order(evals: Story) -> None:
+    events = evals["streamed"]["replayed"]
     assert [event["seq"] for event in events] == list(range(1, 12))
     assert events[0]["type"] == "eval.policy.job.started"
     assert events[0]["data"] == {"seed_count": 5}
@@ -233,7 +241,6 @@ def test_a_stream_brings_every_event_and_the_result(evals: Story) -> None:
     assert told == {seed: reward(SYSTEM, [seed]) for seed in range(5)}
     progress = [event["data"] for event in events if event["type"].endswith("job.progress")]
     assert progress == [{"completed": done, "total": 5} for done in range(1, 6)]
-    assert story["statuses"][-1] == "completed"
 
 
 def test_the_sdks_own_handler_takes_the_events(evals: Story) -> None:
