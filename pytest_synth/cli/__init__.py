@@ -9,7 +9,7 @@ from importlib import import_module
 
 from pytest_synth.errors import SynthError
 
-_SUBCOMMANDS = ("serve", "evaluate", "doctor", "view", "history", "merge")
+_SUBCOMMANDS = ("serve", "evaluate", "optimize", "doctor", "view", "history", "merge")
 
 
 def build_parser() -> argparse.ArgumentParser:

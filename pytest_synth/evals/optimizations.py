@@ -95,11 +95,11 @@ class OptimizationJobs:
     def _start(self, spec: OptimizeSpec, app: object, eval_spec: EvalSpec | None) -> Search:
         client = self._resources.client()
         section = section_of(spec, self._settings, eval_spec)
-        if app is not None:
-            address = self._resources.address_of(app)
-            section |= {"task_app_url": address.url}
-            if address.key is not None:
-                section["task_app_api_key"] = address.key
+        address = self._resources.address_of(app)
+        section["task_app_url"] = address.url
+        is_named = isinstance(app, str) and "task_app_api_key" in section  # a file knows the key of its URL
+        if address.key is not None and not is_named:
+            section["task_app_api_key"] = address.key
         body = {
             "algorithm": section.get("algorithm", "gepa"),
             "config_body": {"prompt_learning": section},

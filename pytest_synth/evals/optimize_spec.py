@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_synth.evals.spec import EvalSpec
 
 DEFAULT_BUDGET = 80
+_APPS = ("app", "task_app_url", "local_api_url", "localapi_url")
 _PARETO_SET, _MINIBATCH = 10, 3  # as far as there are seeds
 SECTION = "prompt_learning"
 _FIELD = re.compile(rf"\b({SECTION}[\w.]*): ")  # how the backend names a field before what is wrong with it
@@ -54,6 +55,7 @@ class OptimizeSpec:
         prompt: Where the search starts.
         section: The `prompt_learning` section, without what the run knows (task app, key, model).
         source: The TOML file that it was read from.
+        app: The task app that the file names, as a URL or `module:attribute`; a test has its own.
     """
 
     seeds: tuple[int, ...]
@@ -63,6 +65,7 @@ class OptimizeSpec:
     prompt: Prompt
     section: Mapping[str, Any] = field(repr=False)
     source: Path | None = None
+    app: str | None = None
 
     @property
     def budget(self) -> int | None:
@@ -134,6 +137,7 @@ def read_optimize_file(path: Path, *, split: str | None = None, prompt: Prompt |
         OptimizeError: If the file cannot be read, has no such section, or no prompt; it names the file.
     """
     section = _read_section(path)
+    urls = [section.pop(name) for name in _APPS if name in section]
     evaluation = _inner(section, "gepa", "evaluation")
     named = (_table(section.get("env_config")) or _inner(section, "gepa", "env_config")).get("split", split)
     own = named if isinstance(named, str) else None
@@ -157,6 +161,7 @@ def read_optimize_file(path: Path, *, split: str | None = None, prompt: Prompt |
         prompt=found,
         section=section,
         source=path,
+        app=urls[0] if urls and isinstance(urls[0], str) else None,
     )
     _refuse_own_overlap(spec)
     return spec

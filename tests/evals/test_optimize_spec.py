@@ -198,7 +198,7 @@ def test_file_is_read_with_seeds_split_and_prompt(tmp_path: Path) -> None:
     spec = parse_optimize((), {"config": "gepa.toml"}, base=tmp_path)
     assert (spec.seeds, spec.validation_seeds) == ((0, 2, 4), (7, 9))
     assert (spec.split, spec.validation_split, spec.prompt, spec.budget) == ("train", "train", START, 40)
-    assert spec.section["task_app_url"] == "http://127.0.0.1:1"
+    assert (spec.app, "task_app_url" in spec.section) == ("http://127.0.0.1:1", False)
     assert spec.explain("prompt_learning.x: is 3") == f"{str(path)!r}: prompt_learning.x is 3"
 
 
