@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
         ),
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="port (default: a free one)")
+    parser.add_argument("--port", type=_port, default=0, help="port (default: a free one)")
     parser.add_argument(
         "--db", type=Path, help="database file (default: a temporary one, removed at the end)"
     )
@@ -29,6 +29,12 @@ def add_parser(subparsers: Any) -> None:
         "--concurrency", type=int, default=16, metavar="N", help="rollouts in flight (default: %(default)s)"
     )
     parser.set_defaults(run=run)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; use 0 to 65535")
+    return int(text)
 
 
 def restart_note(database: Path | None) -> str | None:

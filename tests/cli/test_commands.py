@@ -86,6 +86,13 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "eval" in shown
 
 
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_serve_refuses_a_port_that_is_none(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve", f"--port={port}"])
+    assert f"argument --port: {port!r} is no port; use 0 to 65535" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("database", "has_pynacl", "is_said"),
     [("jobs.sqlite", False, True), ("jobs.sqlite", True, False), (None, False, False)],
