@@ -308,7 +308,9 @@ class SynthRun:
     def pytest_report_collectionfinish(self) -> str | list[str] | None:
         if self.settings.dry_run:
             describe = self.resources.describe_cassette if self.resources.is_local else None
-            return plan_lines(self.plans.values(), self.settings, describe)
+            searches = self._optimized.header_lines(self.plans.values())
+            lines = plan_lines(self.plans.values(), self.settings, describe)
+            return [*lines, *(f"{line}: not in the total, cost unknown" for line in searches)]
         evals = sum(plan.spec is not None for plan in self.plans.values())
         if not evals or self._config.get_verbosity() < 0:
             return None

@@ -152,6 +152,17 @@ def test_quiet_run_announces_nothing(tunable: pytest.Pytester) -> None:
     assert "synth:" not in result.stdout.str()
 
 
+def test_dry_run_tells_of_the_search_and_runs_nothing(tunable: pytest.Pytester) -> None:
+    result = run(tunable, OPTIMIZE, "--synth-dry-run")
+    result.stdout.fnmatch_lines(
+        [
+            "synth: test_it.py::test_it is to be optimised within 60 rollouts, and at most 2 x 18 on its "
+            "eval seeds: not in the total, cost unknown"
+        ]
+    )
+    assert rollouts(tunable) == (0, 0)
+
+
 def test_without_the_flag_the_prompt_of_the_marker_is_judged(tunable: pytest.Pytester) -> None:
     result = run(tunable)
     result.assert_outcomes(failed=1)
