@@ -114,6 +114,7 @@ def test_inside_the_backend_imports_go_down_only(path: Path) -> None:
         "plugin/detect.py",
         "plugin/fixtures.py",
         "plugin/options.py",
+        "plugin/outputs.py",
     ],
 )
 def test_what_the_plugin_loads_at_start_up_imports_nothing_heavy(name: str) -> None:

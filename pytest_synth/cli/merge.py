@@ -51,14 +51,15 @@ def run(args: argparse.Namespace) -> int:
     for path in args.report:
         check_report_path(path)
     check_files(args.parts, args.count)
-    entries = merge_parts({str(path): read_part(path) for path in args.parts})
+    parts = {str(path): read_part(path) for path in args.parts}
+    entries = merge_parts(parts)
     if not entries:
         raise ConfigError(f"no eval was run in any of the {len(args.parts)} parts")
     red = [entry for entry in entries if entry.is_red]
     for entry in red:
         print(f"{entry.node_id}\n{failure_text(entry)}\n")
     print("\n".join(terminal_lines(entries, width=shutil.get_terminal_size((100, 24)).columns)))
-    report = make_report(entries)
+    report = make_report(entries, (found for part in parts.values() for found in part.optimizations))
     for path in args.report:
         write_report(report, path)
         print(f"wrote {path}")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pytest_synth.errors import ConfigError, SynthError
 from pytest_synth.evals.files import write_whole
-from pytest_synth.report import EvalEntry, Rule
+from pytest_synth.report import EvalEntry, OptimizationEntry, Rule
 from pytest_synth.report.json import writable
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Planned(_Model):
     """One test that has to do with evals, as it was selected."""
 
     node_id: str
+    sent_as: str | None = None
+    """The node id on test reports, where it is another one."""
     position: int
     """Place in the order of the run."""
     seeds_asked: int = 0
@@ -65,6 +67,7 @@ class Part(_Model):
     shard: tuple[int, int] | None = None
     """Index and count; null where the run was not split by seeds."""
     evals: tuple[PartEval, ...] = ()
+    optimizations: tuple[OptimizationEntry, ...] = ()
 
 
 def undecided(entry: EvalEntry, whole: Whole, shard: Shard) -> EvalEntry:

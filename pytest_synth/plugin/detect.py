@@ -23,6 +23,15 @@ def concerns_us(item: pytest.Item) -> bool:
     return not _NEEDS_APP.isdisjoint(getattr(item, "fixturenames", ()))
 
 
+def node_id_of(item: pytest.Item) -> str:
+    """The node id of a test as it is without workers: `--dist loadgroup` puts its groups behind it."""
+    if not getattr(item.config.option, "loadgroup", False):
+        return item.nodeid
+    marks = item.iter_markers("xdist_group")
+    groups = {str(mark.args[0] if mark.args else mark.kwargs.get("name", "default")) for mark in marks}
+    return item.nodeid.removesuffix(f"@{'_'.join(sorted(groups))}")
+
+
 def keep_prompts(config: pytest.Config) -> None:
     """Let syrupy leave out stored prompts when it looks for unused snapshots, which it would delete.
 

@@ -32,6 +32,8 @@ class RunRecord:
         self._config = config
         self._outputs: Outputs = read_outputs(config)
         self._plan: tuple[Planned, ...] = ()
+        self._names: dict[str, str] = {}
+        self._tests: dict[str, str] = {}  # by the node ids of their entries
         self._found: list[tuple[int, EvalEntry]] = []
         self._optimizations: list[tuple[int, OptimizationEntry]] = []
         self._failed: set[str] = set()
@@ -43,17 +45,22 @@ class RunRecord:
     def expect(self, plan: Sequence[Planned]) -> None:
         """Note which tests have to do with evals."""
         self._plan = tuple(plan)
+        self._names = {one.sent_as: one.node_id for one in plan if one.sent_as is not None}
 
     def take(self, report: pytest.TestReport) -> None:
         """Note what became of a test, and the entries that its report carries."""
-        self._found += entries_of(report)
+        test = self._names.get(report.nodeid, report.nodeid)
+        for position, entry in entries_of(report):
+            name = test + entry.node_id.removeprefix(report.nodeid)
+            self._tests[name] = test
+            self._found.append((position, entry.model_copy(update={"node_id": name})))
         self._optimizations += optimizations_of(report)
         if report.failed:
-            self._failed.add(report.nodeid)
+            self._failed.add(test)
         elif report.skipped:
-            self._skipped.add(report.nodeid)
+            self._skipped.add(test)
         elif report.when == "call":
-            self._ended.add(report.nodeid)
+            self._ended.add(test)
 
     def entries(self) -> list[EvalEntry]:
         """All entries in the order of the run, whichever worker sent them when.
@@ -141,7 +148,7 @@ class RunRecord:
 
         entries: dict[str, list[EvalEntry]] = {one.node_id: [] for one in self._plan}
         for entry in self.entries():
-            entries[entry.node_id.partition("[call ")[0]].append(entry)
+            entries[self._tests.get(entry.node_id, entry.node_id)].append(entry)
         shard = self._outputs.shard
         part = Part(
             package_version=version("pytest-synth"),
@@ -154,6 +161,7 @@ class RunRecord:
                 )
                 for one in self._plan
             ),
+            optimizations=tuple(self.optimizations()),
         )
         write_part(part, path)
 

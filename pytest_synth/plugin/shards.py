@@ -16,6 +16,7 @@ from pytest_synth.evals.baselines import read_baseline
 from pytest_synth.evals.entries import rule_entry
 from pytest_synth.evals.parts import Planned, Whole, undecided
 from pytest_synth.evals.sharding import Shard
+from pytest_synth.plugin.detect import node_id_of
 from pytest_synth.plugin.items import PlannedEval
 from pytest_synth.report import EvalEntry
 
@@ -33,7 +34,8 @@ def planned(plans: Iterable[PlannedEval]) -> list[Planned]:
     """What the record of a run needs to know of its plan."""
     return [
         Planned(
-            node_id=plan.item.nodeid,
+            node_id=node_id_of(plan.item),
+            sent_as=plan.item.nodeid if plan.item.nodeid != node_id_of(plan.item) else None,
             position=plan.position,
             seeds_asked=0 if plan.spec is None or plan.is_elsewhere else len(plan.spec.seeds),
             is_elsewhere=plan.is_elsewhere,
@@ -52,7 +54,7 @@ def as_share(entry: EvalEntry, plan: PlannedEval, shard: Shard | None) -> EvalEn
 
 def _share(plan: PlannedEval, shard: Shard) -> PlannedEval:
     if not _can_be_split(plan):
-        home = shard.home_of(plan.item.nodeid)
+        home = shard.home_of(node_id_of(plan.item))
         if home == shard:
             return plan
         return _leave_out(plan, f"shard {shard}: this test runs whole, in shard {home}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_synth.evals.baselines import file_name
-from pytest_synth.plugin.detect import COLLECTED
+from pytest_synth.plugin.detect import COLLECTED, node_id_of
 from pytest_synth.prompt_files import SUFFIX
 from pytest_synth.prompts import Prompt, StoredPrompt, load_stored_prompt
 
@@ -122,7 +122,7 @@ def snapshot_name(item: pytest.Item, index: str = "") -> str:
     Args:
         index: Stands after the name where a test has several snapshots.
     """
-    classes = item.nodeid.partition("::")[2].removesuffix(item.name).split("::")
+    classes = node_id_of(item).partition("::")[2].removesuffix(item.name).split("::")
     name = ".".join([*filter(None, classes), item.name]) + index
     if len(name) <= _LONGEST:
         return file_name(name)

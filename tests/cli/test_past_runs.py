@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fakes.entries import replace, row
-from fakes.reports import whole_run
+from fakes.reports import optimization, whole_run
 
 from pytest_synth.cli import main
 from pytest_synth.cli.merge import check_files
@@ -143,7 +143,7 @@ def part_file(file: Path, *entries: EvalEntry) -> str:
         PartEval(node_id=e.node_id, position=n, seeds_asked=20, state="run", entries=(e,))
         for n, e in enumerate(entries)
     )
-    write_part(Part(package_version="0.1.0", evals=evals), file)
+    write_part(Part(package_version="0.1.0", evals=evals, optimizations=(optimization(),)), file)
     return str(file)
 
 
@@ -159,7 +159,8 @@ def test_merge_prints_one_table_writes_the_reports_and_is_0_when_all_gates_pass(
     assert lines[1].split()[0] == "test_a.py::test_b"
     assert lines[3].startswith("2 evals: 1 passed, 1 failed (expected); 40 rollouts;")
     assert lines[4:] == ["wrote out/all.html", "wrote all.json"]
-    assert len(json.loads((folder / "all.json").read_text())["evals"]) == 2
+    document = json.loads((folder / "all.json").read_text())
+    assert (len(document["evals"]), len(document["optimizations"])) == (2, 2)
     assert (folder / "out" / "all.html").read_text().startswith("<!doctype html>")
     assert (folder / "summary").read_text(encoding="utf-8").startswith("### pytest-synth: 1 passed")
 

@@ -187,6 +187,32 @@ def test_app_of_a_users_fixture_is_served_once_in_each_worker(noted: pytest.Pyte
     assert verdicts(noted) == VERDICTS
 
 
+def test_groups_of_tests_keep_their_names_and_their_files(noted: pytest.Pytester) -> None:
+    grouped = """
+import pytest
+
+class TestThem:
+    @pytest.mark.xdist_group("first")
+    @pytest.mark.xdist_group("again")
+    @pytest.mark.synth_eval(seeds=range(10), split="test", max_regression=0.1)
+    def test_compared(self, synth_eval):
+        synth_eval(seeds=[1])
+
+@pytest.mark.xdist_group(name="other")
+@pytest.mark.synth_eval(seeds=range(10), split="test", min_reward=0.7)
+def test_call_me(): ...
+"""
+    noted.makepyfile(test_evals=grouped)
+    run(noted, "--synth-update-baseline").assert_outcomes(passed=2)
+    alone = verdicts(noted)
+    assert list(alone)[1] == "test_evals.py::TestThem::test_compared[call 1]"
+    arguments = ("-n", "2", "--dist", "loadgroup", "--synth-shard-out", "part.json")
+    run(noted, *arguments).assert_outcomes(passed=2)
+    assert verdicts(noted) == alone
+    part = (noted.path / "part.json").read_text()
+    assert part.count('"state": "run"') == 2
+
+
 def test_stop_at_the_first_failure(noted: pytest.Pytester) -> None:
     result = run(noted, "-n", "2", "-x")
     assert result.ret in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
