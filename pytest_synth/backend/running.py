@@ -16,6 +16,7 @@ from pytest_synth._serving import ServerThread, bind_loopback
 from pytest_synth.backend.app import BackendApp
 from pytest_synth.backend.gateway import Budget, Gateway, Relay
 from pytest_synth.backend.jobs.curtailment import IsCertain
+from pytest_synth.backend.jobs.feeds import LINGER_S
 from pytest_synth.backend.store import RootSecret, Store, Tenants
 from pytest_synth.errors import ConfigError
 from pytest_synth.prompts import Prompt
@@ -51,7 +52,7 @@ class BackendSettings:
     local_key: str | None = field(default=None, repr=False)
     concurrency: int = 16
     resume: bool = False
-    stream_linger_s: float = 3.0
+    stream_linger_s: float = LINGER_S
     is_certain: IsCertain | None = None
     cassettes: Path | None = None
     redact: Sequence[str] = ()

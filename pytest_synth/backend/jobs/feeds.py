@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_synth.backend.store import JobRecord, Store
 
-LINGER_S = 3.0  # published clients ask for the status every 2 s while they stream
+LINGER_S = 5.0  # published clients ask for the status every 2 s while they stream; busy machines add to it
 SUCCESS_S = 0.5  # enough for them to hand on what came before, and short beside those 2 s
 KEEP_ALIVE_S = 15.0  # proxies cut connections that are silent for a minute or so
 _PAGE = 500
