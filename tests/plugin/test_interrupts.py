@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -89,9 +90,10 @@ def listening(pid: int) -> list[int]:
     inodes = set()
     for one in family:
         for handle in Path(f"/proc/{one}/fd").iterdir():
-            target = str(handle.readlink())
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
+            with suppress(FileNotFoundError):  # closed since it was listed
+                target = str(handle.readlink())
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
     ports = []
     for line in table.read_text().splitlines()[1:]:
         fields = line.split()
