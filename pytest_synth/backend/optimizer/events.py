@@ -138,8 +138,7 @@ def validated(entry: HeldOut) -> dict[str, Any]:
 
 def completed(outcome: OptimizationOutcome) -> dict[str, Any]:
     """All that the published client reads of a job that has ended well."""
-    held_out = {entry.candidate_id: entry for entry in outcome.held_out}
-    pool = [ranked(candidate, held_out.get(candidate.id)) for candidate in outcome.candidates]
+    pool = [ranked(candidate, outcome.held_out_of(candidate.id)) for candidate in outcome.candidates]
     best, baseline = outcome.best, outcome.baseline
     assert best is not None
     assert baseline is not None

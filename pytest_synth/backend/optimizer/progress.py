@@ -137,13 +137,14 @@ class Reporter:
 
     def ended(self, outcome: OptimizationOutcome) -> None:
         """The last events. A cancelled run has no terminal one: the wire knows none."""
-        held_out = {entry.candidate_id: entry for entry in outcome.held_out}
         best = outcome.best
         if best is not None and self._best is not None and best.id != self._best.id:
-            chosen = {**events.ranked(best, held_out.get(best.id)), "best_score": best.reward}
+            chosen = {**events.ranked(best, outcome.held_out_of(best.id)), "best_score": best.reward}
             self._milestone("candidate.new_best", {**chosen, "best_prompt": events.wire_prompt(best.prompt)})
         for candidate in outcome.candidates:
-            self._milestone("candidate.evaluated", events.ranked(candidate, held_out.get(candidate.id)))
+            self._milestone(
+                "candidate.evaluated", events.ranked(candidate, outcome.held_out_of(candidate.id))
+            )
         self.progressed(at_once=True)
         if outcome.has_failed:
             self._milestone("job.failed", {"error": outcome.detail or "failing", **events.ending(outcome)})

@@ -246,8 +246,8 @@ class Search:
         known = {candidate.prompt.fingerprint for candidate in self.candidates}
         child.lessons = await self._run(child, child.parent.prompt, child.batch.lessons)
         child.before = await self._run(child, child.parent.prompt, child.batch.gate)
-        if not has_lesson(child.lessons) or not has_lesson(child.before):
-            child.reason = "its parent has no failure on the minibatch to learn from and to mend"
+        if not has_lesson(child.lessons):
+            child.reason = "its parent has no failure on the minibatch to learn from"
             return
         records = [record_of(outcome) for outcome in child.lessons if not outcome.is_lost]
         child.proposal = await self._proposer.propose(

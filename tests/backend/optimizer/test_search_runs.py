@@ -268,15 +268,17 @@ def test_with_several_checked_candidates_the_best_on_held_out_seeds_wins() -> No
     assert outcome.best.id == best.candidate_id
 
 
-def test_the_baseline_stays_the_best_if_nothing_beats_it() -> None:
+@pytest.mark.parametrize("founders", [0, 1])
+def test_the_baseline_stays_the_best_if_nothing_beats_it(founders: int) -> None:
     world = World(12)
-    worse = Prompt((Message("system", "Follow rule 1001."),)).system
-    config = make_config(world, budget=100)
+    worse = write_prompt([1001])
+    config = make_config(world, budget=100, initial_size=1 + founders)
     outcome, _ = search(config, world=world, answers=lambda request: f"```\n{worse}\n```")
 
     assert outcome.best is not None
     assert outcome.best.id == "baseline"
-    assert [attempt.fate for attempt in outcome.attempts if attempt.generation].count("accepted") == 0
+    assert len(outcome.candidates) == 1 + founders
+    assert [entry.rank for entry in outcome.held_out] == [None, 2][: 1 + founders]
 
 
 def test_other_seeds_of_the_random_streams_give_another_search() -> None:
