@@ -14,7 +14,6 @@ from pytest_synth.prompt_files import SUFFIX
 from pytest_synth.prompts import Prompt, StoredPrompt
 
 if TYPE_CHECKING:
-    from syrupy.data import SnapshotCollection
     from syrupy.location import PyTestLocation
     from syrupy.types import SerializableData, SerializedData, SnapshotIndex
 
@@ -42,16 +41,21 @@ class PromptSnapshotExtension(SingleFileSnapshotExtension):
         return snapshot_name(test_location.item, shown if index else "")
 
     @classmethod
-    def matches_test_location(cls, *, test_location: PyTestLocation, snapshot_location: str) -> bool:
-        return Path(snapshot_location).parent.name == test_location.basename
-
-    @classmethod
-    def write_snapshot_collection(
-        cls, *, snapshot_collection: SnapshotCollection, name_order: dict[str, int] | None = None
+    def write_snapshot(
+        cls,
+        *,
+        snapshot_location: str,
+        snapshots: list[tuple[SerializedData, PyTestLocation, SnapshotIndex]],
+        **_: Any,
     ) -> None:
-        (snapshot,) = snapshot_collection
-        assert isinstance(snapshot.data, bytes)
-        write_whole(Path(snapshot_collection.location), snapshot.data.decode())
+        """Replace a file in one step.
+
+        Overridden although syrupy asks not to: before version 7 it warns here about every name that is not
+        the test's own, such as those with a hash, and offers no other place to say that it fits.
+        """
+        (data, _location, _index) = snapshots[-1]
+        assert isinstance(data, bytes)
+        write_whole(Path(snapshot_location), data.decode())
 
 
 def _read(data: SerializedData) -> StoredPrompt:
