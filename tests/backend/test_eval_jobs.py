@@ -13,6 +13,8 @@ import httpx
 import pytest
 from fakes.backend_api import Api, wait_until
 from fakes.rollout_app import RolloutApp, reward_answer
+from fastapi import Request
+from starlette.responses import Response
 
 Serve = Callable[[RolloutApp], str]
 Open = Callable[..., Api]
@@ -291,6 +293,41 @@ def test_jobs_of_a_run_are_served_in_its_order(open_api: Open, serve: Serve) -> 
     for job_id in (blocker, late, early):
         api.wait(job_id)
     assert order == [0, 11, 12, 21, 22]
+
+
+class LateFirstAnswer(RolloutApp):
+    """A task app whose first answer to `/health` comes late."""
+
+    asked = False
+
+    async def _health(self, request: Request) -> Response:
+        if not self.asked:
+            self.asked = True
+            await asyncio.sleep(0.2)
+        return await super()._health(request)
+
+
+def test_a_job_whose_task_app_answers_late_still_has_its_turn(open_api: Open, serve: Serve) -> None:
+    """Else a run's first test could wait for all rollouts of its second."""
+    order: list[int] = []
+
+    async def behave(body: dict[str, Any]) -> dict[str, Any]:
+        order.append(body["env"]["seed"])
+        return reward_answer(body)
+
+    api, url = open_api(concurrency=1), serve(LateFirstAnswer(behave))
+    jobs = [api.submit(url, [n], extensions={"position": n}) for n in range(3)]
+    for job_id in jobs:
+        assert api.wait(job_id)["status"] == "completed"
+    assert order == [0, 1, 2]
+
+
+def test_a_job_that_cannot_begin_keeps_nobody_from_it(open_api: Open, serve: Serve) -> None:
+    api, url = open_api(concurrency=1), serve(LateFirstAnswer(sizes={"test": 1}))
+    config = {"split": "test"}
+    bad = api.submit(url, [1], env_config=config, extensions={"position": 0})
+    good = api.submit(url, [0], env_config=config, extensions={"position": 1})
+    assert (api.wait(bad)["status"], api.wait(good)["status"]) == ("failed", "completed")
 
 
 def test_a_job_has_started_when_its_first_rollout_has(open_api: Open, serve: Serve) -> None:

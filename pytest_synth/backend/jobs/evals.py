@@ -21,6 +21,7 @@ from pytest_synth.backend.jobs.rollouts import Failure, Outcome, Target
 from pytest_synth.backend.jobs.task_apps import TaskApp
 from pytest_synth.backend.jobs.tasks import JobTasks
 from pytest_synth.backend.jobs.traces import trace_of
+from pytest_synth.backend.jobs.turns import Turns
 from pytest_synth.backend.store import JobRecord, RolloutPlace
 from pytest_synth.backend.store.encoding import encode
 from pytest_synth.contracts.evals import EvalExtensions, EvalRow, EvalSubmit, FailFast
@@ -49,6 +50,7 @@ class EvalJobs:
         self._store = parts.store
         self._credentials = parts.credentials
         self._tasks = JobTasks()
+        self._turns = Turns()
 
     def submit(self, tenant: str, body: EvalSubmit) -> JobRecord:
         """Store a job and start it; an idempotent submission that is known returns its job.
@@ -126,6 +128,7 @@ class EvalJobs:
         open_places = self._store.jobs.open_places(job.number)
         total = self._store.jobs.progress(job.number).total
         target = self._target(job)
+        order = (job.position, job.number)
         try:
             self._parts.gateway.check_policy(
                 target.policy,
@@ -133,14 +136,14 @@ class EvalJobs:
                 cassette=target.cassette,
                 has_budget=target.budget is not None,
             )
-            await self._parts.probe.check(target.app, split=target.split, seeds=[p.seed for p in open_places])
+            async with self._turns.turn((job.tenant, target.app.url), order):
+                seeds = [place.seed for place in open_places]
+                await self._parts.probe.check(target.app, split=target.split, seeds=seeds)
         except PolicyRefused as error:  # a key that the environment had before a restart
             raise JobEnds(Failure(str(error), "model")) from error
         except NotReady as error:
             raise JobEnds(Failure(str(error), error.kind)) from error
-        lane = self._parts.scheduler.lane(
-            job.tenant, (job.position, job.number), limit=int(job.body["max_concurrent"])
-        )
+        lane = self._parts.scheduler.lane(job.tenant, order, limit=int(job.body["max_concurrent"]))
         run = _Run(
             job,
             target,
