@@ -167,7 +167,7 @@ def load_stored_prompt(file: Path) -> StoredPrompt:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_bytes().decode("utf-8")
+        return file.read_bytes().decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except OSError as error:
         raise ConfigError(f"cannot read the prompt file {str(file)!r}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -180,6 +180,15 @@ def test_a_record_with_a_line_break_is_not_written() -> None:
         StoredPrompt(PROMPT, PromptRecord(model="a\nb")).to_text()
 
 
+def test_a_byte_order_mark_of_a_windows_editor_is_no_part_of_the_prompt(tmp_path: Path) -> None:
+    """Before a stored prompt's first fence it would make the whole file the prompt."""
+    plain, stored = tmp_path / "plain.md", tmp_path / "stored.prompt"
+    plain.write_bytes(b"\xef\xbb\xbfBe brief.")
+    stored.write_bytes(b"\xef\xbb\xbf" + StoredPrompt(Prompt.parse("Be kind.")).to_text().encode())
+    assert load_prompt(plain) == Prompt.parse("Be brief.")
+    assert load_prompt(stored) == Prompt.parse("Be kind.")
+
+
 def test_plain_text_files_are_the_system_message(tmp_path: Path) -> None:
     file = tmp_path / "support.md"
     file.write_bytes(b"---\ntitle: mine\n---\nSort.\r\n")
