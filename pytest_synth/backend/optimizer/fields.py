@@ -25,6 +25,9 @@ class GepaConfigError(ConfigError):
         super().__init__("; ".join(f"{path} {text}" for path, text in problems))
         self.problems = tuple(problems)
 
+    def __reduce__(self) -> tuple[type[GepaConfigError], tuple[Sequence[tuple[str, str]]]]:
+        return type(self), (self.problems,)
+
 
 @dataclass
 class Findings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -354,6 +355,15 @@ def test_all_bad_fields_are_told_at_once() -> None:
         "prompt_learning.gepa.rollout.budget",
         "prompt_learning.gepa.rollout.max_concurrent",
     ]
+
+
+def test_a_refusal_survives_the_way_to_another_process() -> None:
+    with pytest.raises(GepaConfigError) as refusal:
+        parse_gepa_config(changed("gepa.rollout.budget", 0))
+
+    copied = pickle.loads(pickle.dumps(refusal.value))
+    assert copied.problems == refusal.value.problems
+    assert str(copied) == str(refusal.value)
 
 
 def test_a_config_without_budget_and_generations_is_refused() -> None:
