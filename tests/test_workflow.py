@@ -79,10 +79,10 @@ def test_the_commands_work_as_they_stand(workflow: dict[str, Any], tmp_path: Pat
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    assert "2 passed" in run(command(workflow, "replay", "Test"))
+    assert "3 passed" in run(command(workflow, "replay", "Test"))
     assert {"junit.xml", "report.html", "report.json"} == {p.name for p in (tmp_path / "out").iterdir()}
     for shard in workflow["jobs"]["live"]["strategy"]["matrix"]["shard"]:
         run(command(workflow, "live", "Test"), SHARD=shard, EVAL_SAMPLES="1")
-    assert "3 evals: 1 passed, 1 measured, 1 failed (expected);" in run(command(workflow, "verdict", "Judge"))
+    assert "4 evals: 2 passed, 1 measured, 1 failed (expected);" in run(command(workflow, "verdict", "Judge"))
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    assert summary.count("### pytest-synth: 1 passed, 1 measured, 1 failed (expected)") == 2
+    assert summary.count("### pytest-synth: 2 passed, 1 measured, 1 failed (expected)") == 2

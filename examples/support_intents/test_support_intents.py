@@ -35,8 +35,8 @@ def test_regression_is_caught():
 )
 @pytest.mark.synth_eval(seeds=ALL_TEST_ROWS, split="test", min_reward=0.6)
 def test_descriptions_can_be_learnt():
-    """Starts from the bare names; runs the prompt that `--synth-optimize --snapshot-update` has found from the
-    64 training messages, and stored under `__snapshots__`."""
+    """Starts from the bare names; runs the prompt that `--synth-optimize --snapshot-update` has found from
+    the training messages, and stored under `__snapshots__`."""
 
 
 @pytest.mark.synth_eval(seeds=ALL_TEST_ROWS, split="test")
