@@ -280,6 +280,8 @@ class CloudflaredTunnel(Tunnel):
                 raise failure
             code = process.exit_code()
             if code is not None:
+                if self._closing.is_set():  # meanwhile: it was ended by `close`
+                    raise _Closed
                 return f"cloudflared ended with exit code {code}; {last_words(process.lines())}"
             is_connected = process.is_connected()
             now = monotonic()

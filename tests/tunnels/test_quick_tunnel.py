@@ -23,6 +23,7 @@ from pytest_synth.errors import TunnelError
 from pytest_synth.tunnels import Tunnel, TunnelBackend, TunneledLocalAPI, open_tunnel
 from pytest_synth.tunnels.keeper import Timings
 from pytest_synth.tunnels.probe import get_public
+from pytest_synth.tunnels.process import CloudflaredProcess
 
 KEY = TaskApp.KEY
 FAST = Timings(
@@ -486,3 +487,26 @@ def test_nothing_is_written_to_the_home_directory(
     with quick(port, fake):
         pass
     assert list(home.iterdir()) == []
+
+
+def test_a_cloudflared_that_is_closed_is_no_dead_one(
+    port: int, fake: FakeCloudflared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keeper looks at it just after `close` has ended it, and before it hears of that."""
+    fake.order(Run())
+    said: list[str] = []
+    is_closed_meanwhile = threading.Event()
+    look = CloudflaredProcess.exit_code
+
+    def look_late(process: CloudflaredProcess) -> int | None:
+        if threading.current_thread().name == "synth-tunnel" and tunnel.is_alive and tunnel.url:
+            is_closed_meanwhile.set()
+            wait_for(lambda: look(process) is not None)
+        return look(process)
+
+    tunnel = quick(port, fake, progress=said.append)
+    with tunnel:
+        monkeypatch.setattr(CloudflaredProcess, "exit_code", look_late)
+        assert is_closed_meanwhile.wait(10)
+    assert tunnel.failure is None
+    assert [line for line in said if line.startswith("restarting")] == []
