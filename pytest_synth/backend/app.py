@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -140,11 +141,19 @@ class BackendApp:
             await self.gateway.shutdown()
             await self._caller.close()
 
+    def cut_jobs(self, timeout_s: float) -> None:
+        """From another thread: stop all jobs, at most `timeout_s` seconds long."""
+        self._await(self._stop_jobs(), timeout_s)
+
     def cut(self, timeout_s: float) -> None:
         """From another thread: stop all jobs and cut all requests, at most `timeout_s` seconds long."""
+        self._await(self._cut(), timeout_s)
+
+    def _await(self, work: Coroutine[Any, Any, None], timeout_s: float) -> None:
         if self._loop is None or self._loop.is_closed():
+            work.close()
             return
-        future = asyncio.run_coroutine_threadsafe(self._cut(), self._loop)
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             future.result(timeout_s)
         except TimeoutError:

@@ -151,6 +151,10 @@ class RunningBackend:
         """Whether the server's thread still runs."""
         return self._server.is_alive
 
+    def cut_jobs(self) -> None:
+        """Cut what runs, and go on serving: for the time until `stop`, in which others end too."""
+        self._app.cut_jobs(_CUT_S)
+
     def stop(self) -> None:
         """Cut what runs, stop serving, remove the temporary database. A second call does nothing."""
         self._stack.close()
