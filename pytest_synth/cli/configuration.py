@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_synth.errors import ConfigError
-from pytest_synth.evals.settings import TUNNELS, Settings
+from pytest_synth.evals.choices import TUNNELS
+from pytest_synth.evals.settings import Settings
 
 _NAMES = ("app", "backend", "tunnel", "provider", "model")
 

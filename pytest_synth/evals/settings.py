@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-TUNNELS = ("auto", "localhost", "cloudflare_quick", "cloudflare_managed", "cloudflare_managed_lease")
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -17,7 +15,7 @@ class Settings:
     Attributes:
         app: Task app as `module:attribute`, for evals that bring none.
         backend: `local`, `hosted` or a URL.
-        tunnel: One of `TUNNELS`.
+        tunnel: One of `choices.TUNNELS`.
         provider, model: Policy of evals that name none.
         concurrency: Rollouts in flight in the whole run.
         rootpath: Folder that `app` is imported from.

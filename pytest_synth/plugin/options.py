@@ -1,19 +1,21 @@
 """Options of the command line and the ini file, and the settings that follow from them.
 
 One rule for all: flag, then environment (`PYTEST_SYNTH_<NAME>`), then ini file, then default.
+Read at every start of pytest, so it imports nothing heavy.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from pytest_synth.evals.settings import TUNNELS, Settings
-from pytest_synth.plugin.tables import RECORD_MODES, price_table, provider_table, redact_patterns
+from pytest_synth.evals.choices import RECORD_MODES, TUNNELS
+
+if TYPE_CHECKING:
+    from pytest_synth.evals.settings import Settings
 
 _SWITCH = {
     "true": True,
@@ -27,8 +29,7 @@ _SWITCH = {
 }
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option: `--synth-<name>`, ini value `synth_<name>`, variable `PYTEST_SYNTH_<NAME>`."""
 
     name: str
@@ -119,6 +120,8 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
     Raises:
         pytest.UsageError: If a value is not allowed; it names the option, the value and where it came from.
     """
+    from pytest_synth.evals.settings import Settings
+    from pytest_synth.plugin.tables import price_table, provider_table, redact_patterns
 
     def value(name: str) -> tuple[str | None, str]:
         option = next(o for o in OPTIONS if o.name == name)

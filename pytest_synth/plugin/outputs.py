@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -18,11 +17,10 @@ if TYPE_CHECKING:
     from pytest_synth.evals.sharding import Shard
 
 REPORT_VARIABLE = "PYTEST_SYNTH_REPORT"
-_SHARD = re.compile(r"([1-9]\d{0,3})/([1-9]\d{0,3})")
+_SHARD = r"([1-9]\d{0,3})/([1-9]\d{0,3})"
 
 
-@dataclass(frozen=True)
-class Outputs:
+class Outputs(NamedTuple):
     """Files that a run writes at its end.
 
     Attributes:
@@ -106,7 +104,7 @@ def _shard(config: pytest.Config) -> Shard | None:
     text = config.getoption("synth_shard")
     if text is None:
         return None
-    found = _SHARD.fullmatch(text)
+    found = re.fullmatch(_SHARD, text)
     if found is None or int(found[1]) > int(found[2]):
         raise pytest.UsageError(
             f"--synth-shard: {text!r} is not allowed; use I/N with I from 1 to N, as in 1/4"

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-RECORD_MODES = ("off", "none", "once", "new_episodes", "all", "rewrite")
 _BOOLEANS = {"true": True, "false": False}
 
 

@@ -37,9 +37,9 @@ def test_nothing_heavy_is_imported_and_no_thread_runs(plain: pytest.Pytester) ->
     assert {"loaded: [] False", "threads: []"} <= set(result.outlines)
     ours = next(line for line in result.outlines if line.startswith("ours:"))
     assert ours == (
-        "ours: ['pytest_synth.evals', 'pytest_synth.evals.settings', 'pytest_synth.plugin', "
+        "ours: ['pytest_synth.evals', 'pytest_synth.evals.choices', 'pytest_synth.plugin', "
         "'pytest_synth.plugin.detect', 'pytest_synth.plugin.fixtures', 'pytest_synth.plugin.options', "
-        "'pytest_synth.plugin.outputs', 'pytest_synth.plugin.tables']"
+        "'pytest_synth.plugin.outputs']"
     )
 
 
