@@ -170,7 +170,7 @@ class Reporter:
                 "generation": self._generation,
                 "rollouts_completed": snapshot.rollouts,
                 "rollouts_total": total,
-                "percent_overall": round(100 * done / total, 1),
+                "percent_overall": round(done / total, 3),  # a share: the published client multiplies it
                 "transformations_tried": self._children,
                 "transformations_planned": self._plan.founders + children,
                 "elapsed_seconds": round(elapsed, 3),
