@@ -24,6 +24,7 @@ class Contest:
         stored: Of the stored prompt.
         has_best: Whether the search has found another prompt than the baseline.
         has_stored: Whether there is a stored prompt.
+        found_again: Whether the best one found is the stored prompt itself.
         stale: Why the stored prompt is stale, if it is.
         may_write: Whether the snapshot may be written.
         confidence: Of the intervals.
@@ -34,6 +35,7 @@ class Contest:
     stored: Rewards | None
     has_best: bool
     has_stored: bool
+    found_again: bool
     stale: str | None
     may_write: bool
     confidence: float
@@ -98,6 +100,7 @@ def _against_stored(
     paired = PairedRewards.of(baseline, known[winner], contest.confidence)
     if winner == "stored":
         best = f"; the best one found has {_mean(known['best']):.2f}" if "best" in known else ""
+        best = "; the search has found it again" if contest.found_again else best
         text = f"the stored prompt stands with {_mean(stored):.2f} on {len(stored)} eval seeds{best}"
         return Decision(winner, text, paired=paired)
     gain = PairedRewards.of(stored, known["best"], contest.confidence)

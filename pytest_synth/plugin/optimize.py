@@ -240,6 +240,7 @@ class OptimizedTests:
             stored=rewards.get("stored"),
             has_best=found.improved,
             has_stored=plan.choice.stored is not None,
+            found_again=plan.choice.stored is not None and plan.choice.stored.prompt == found.best,
             stale=plan.choice.stale,
             may_write=updates_snapshots(plan.item.config, plan.choice.file),
             confidence=plan.spec.confidence,

@@ -39,7 +39,8 @@ def optimization_text(entry: OptimizationEntry) -> str:
     lines += [
         entry.summary or f"{entry.rollouts:,} of {entry.budget:,} rollouts; {entry.finish_reason}",
         *(f"not applied: {setting}" for setting in entry.not_applied),
-        "lineage: " + " -> ".join(f"{c.id} {reward_text(c)}" for c in line),
+        "lineage, with rewards on the search's own seeds: "
+        + " -> ".join(f"{c.id} {reward_text(c)}" for c in line),
     ]
     if len(line) > 1 and line[0].prompt is not None and line[-1].prompt is not None:
         lines += diff_lines(line[0].prompt, line[-1].prompt)

@@ -74,7 +74,9 @@ def test_search_prints_plan_result_and_diff_and_writes_the_best_prompt(
     assert " of 60 rollouts: baseline 6, " in lines[3]
     assert "not applied: " in lines[4]
     assert "pareto_eps" in lines[4]
-    assert any(line.startswith("lineage: baseline ") for line in lines)
+    assert any(
+        line.startswith("lineage, with rewards on the search's own seeds: baseline ") for line in lines
+    )
     assert any("{+ refund: " in line and "reimburse" in line for line in lines)
     assert lines[-1] == f"wrote {output}"
     stored = load_stored_prompt(output)

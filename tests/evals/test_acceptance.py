@@ -24,6 +24,7 @@ def contest(**changes: Any) -> Contest:
         "stored": None,
         "has_best": True,
         "has_stored": False,
+        "found_again": False,
         "stale": None,
         "may_write": False,
         "confidence": 0.95,
@@ -87,6 +88,11 @@ CASES = {
         {"stored": rewards(86), "may_write": True},
         ("stored", False, False),
         "the stored prompt stands with 0.86 on 100 eval seeds; the best one found has 0.86",
+    ),
+    "stored one is found again": (
+        {"stored": rewards(86), "found_again": True, "may_write": True},
+        ("stored", False, False),
+        "the stored prompt stands with 0.86 on 100 eval seeds; the search has found it again",
     ),
     "stored one, and nothing found": (
         {"stored": rewards(71), "best": None},

@@ -137,7 +137,7 @@ def test_plan_comes_before_the_first_rollout_and_the_result_at_the_end(tunable: 
             "  better: 0.33 -> 1.00 on 18 eval seeds; accept it with --snapshot-update",
             "  plan: 60 rollouts: baseline 6, *",
             "  * of 60 rollouts: baseline 6, * final check 12; ended by *",
-            "  lineage: baseline 0.* -> candidate_* 1.00",
+            "  lineage, with rewards on the search's own seeds: baseline 0.* -> candidate_* 1.00",
             "  system:",
             "*{+ refund: *reimburse*+}",
             "*= synth evals =*",
@@ -192,6 +192,17 @@ def test_improvement_over_the_stored_prompt_fails_until_it_is_accepted(tunable: 
     assert file(tunable).read_bytes() == before
     run(tunable, OPTIMIZE, UPDATE).assert_outcomes(passed=1)
     assert load_stored_prompt(file(tunable)).record.reward == 1.0
+
+
+def test_second_search_finds_the_stored_prompt_again(tunable: pytest.Pytester) -> None:
+    run(tunable, OPTIMIZE, UPDATE).assert_outcomes(passed=1)
+    before = file(tunable).read_bytes()
+    result = run(tunable, OPTIMIZE, UPDATE)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["  the stored prompt stands with 1.00 on 18 eval seeds; the search has found it again"]
+    )
+    assert file(tunable).read_bytes() == before
 
 
 def test_stored_prompt_that_is_as_good_stands_and_is_not_rewritten(tunable: pytest.Pytester) -> None:

@@ -52,7 +52,7 @@ def test_the_result_of_an_optimisation_as_text() -> None:
         "held-out reward 0.50 -> 0.75 on 10 seeds, difference +0.25 (interval +0.05 to +0.42)",
         "76 of 80 rollouts; budget used",
         "not applied: archive.size",
-        "lineage: c0 0.50 -> c1 0.60 -> c3 0.80",
+        "lineage, with rewards on the search's own seeds: c0 0.50 -> c1 0.60 -> c3 0.80",
         "system:",
         "  Name the{+ message's+} intent.{+ Be brief.+}",
     ]
