@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+from pytest_synth.contracts.evals import MAX_INTEGER
 from pytest_synth.errors import ConfigError
 
 _SHOWN_CHARS = 60
@@ -70,7 +71,9 @@ class Section:
     def section(self, name: str) -> Section:
         return Section(self.get(name), f"{self.path}.{name}", self._findings)
 
-    def integer(self, name: str, default: D, *, at_least: int) -> int | D:
+    def integer(
+        self, name: str, default: D, *, at_least: int, at_most: int = MAX_INTEGER
+    ) -> int | D:
         value = self.get(name)
         if value is None:
             return default
@@ -78,7 +81,10 @@ class Section:
             self.refuse(name, f"is {shown(value)}, not an integer")
             return default
         if value < at_least:
-            self.refuse(name, f"is {value}; it must be at least {at_least}")
+            self.refuse(name, f"is {shown(value)}; it must be at least {at_least}")
+            return default
+        if value > at_most:
+            self.refuse(name, f"is {shown(value)}; it must be at most {at_most}")
             return default
         return int(value)
 
@@ -94,7 +100,7 @@ class Section:
         value = self.get(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not _is_number(value):
             self.refuse(name, f"is {shown(value)}, not a number")
             return default
         too_low = value <= low if excludes_low else value < low
@@ -163,6 +169,12 @@ class Section:
 
 def is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= MAX_INTEGER if isinstance(value, int) else math.isfinite(value)
 
 
 def shown(value: object) -> str:

@@ -160,9 +160,13 @@ class OptimizationOutcome:
         founders = [a for a in self.attempts if a.generation == 0]
         parts = [f"baseline {used.get('baseline', 0)}"]
         if founders:
-            parts.append(f"population {used.get('population', 0)} for {len(founders)} prompts")
+            parts.append(
+                f"population {used.get('population', 0)} for {_count(len(founders), 'prompt', 'prompts')}"
+            )
         accepted = sum(1 for attempt in tried if attempt.fate == "accepted")
-        parts.append(f"{len(tried)} children {used.get('children', 0)} ({accepted} accepted)")
+        parts.append(
+            f"{_count(len(tried), 'child', 'children')} {used.get('children', 0)} ({accepted} accepted)"
+        )
         parts.append(f"final check {used.get('final_check', 0)}")
         if self.usage.unfinished:
             parts.append(f"given up {self.usage.unfinished}")
@@ -170,3 +174,7 @@ class OptimizationOutcome:
             f"{self.usage.rollouts} of {self.plan.budget} rollouts: {', '.join(parts)};"
             f" ended by {self.finish_reason}" + (f" ({self.detail})" if self.detail else "")
         )
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

@@ -44,13 +44,14 @@ class Plan:
         parts = [f"baseline {self.baseline}"]
         if self.founders_wanted:
             is_cut = self.founders < self.founders_wanted
-            cut = f" for {self.founders} of {self.founders_wanted} prompts" if is_cut else ""
+            word = "prompt" if self.founders_wanted == 1 else "prompts"
+            cut = f" for {self.founders} of {self.founders_wanted} {word}" if is_cut else ""
             parts.append(f"population {self.population}{cut}")
         span = f"{self.children_min} to {self.children_max}"
         if self.children_min == self.children_max:
             span = str(self.children_min)
         wanted = "" if self.children_wanted is None else f" of {self.children_wanted}"
-        word = "child" if f"{span}{wanted}" == "1" else "children"
+        word = "child" if f"{span}{wanted}" in ("1", "1 of 1") else "children"
         parts += [f"{span}{wanted} {word}", f"final check {self.final_check}"]
         return f"{self.budget} rollouts: {', '.join(parts)}"
 

@@ -149,7 +149,8 @@ class Search:
         if self.best.reward == 1.0:
             self._finish("perfect")
         elif self._barren >= MAX_BARREN:
-            self._finish("patience", f"{MAX_BARREN} children in a row found nothing new to try")
+            last = f"; the last: {child.reason}" if child.reason else ""
+            self._finish("patience", f"{MAX_BARREN} children in a row found nothing new to try{last}")
 
     async def abandon(self) -> None:
         """Give up the children in flight."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_synth.backend.optimizer.config import DEFAULT_PARETO_SET
 from pytest_synth.backend.optimizer.fields import Section, is_integer, shown
+from pytest_synth.contracts.evals import MAX_INTEGER
 
 _MOST_SEEDS = 1_000_000  # a range with a slip of the pen must not fill the memory
 
@@ -102,10 +104,13 @@ def _read_list(section: Section, name: str) -> tuple[int, ...] | None:
     if not seeds:
         section.refuse(name, "holds no seed")
         return None
-    if min(seeds) < 0:
-        section.refuse(name, f"holds {min(seeds)}; seeds start at 0")
+    if max(seeds) > MAX_INTEGER:
+        section.refuse(name, f"holds {shown(max(seeds))}; a seed is at most {MAX_INTEGER}")
         return None
-    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1}) if len(set(seeds)) < len(seeds) else []
+    if min(seeds) < 0:
+        section.refuse(name, f"holds {shown(min(seeds))}; seeds start at 0")
+        return None
+    twice = sorted(seed for seed, count in Counter(seeds).items() if count > 1)
     if twice:
         section.refuse(name, f"holds {_list(twice)} more than once")
         return None

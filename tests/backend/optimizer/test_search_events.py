@@ -278,7 +278,15 @@ def test_the_outcome_is_told_in_one_line_beside_the_plan() -> None:
     accepted = sum(1 for a in outcome.attempts if a.fate == "accepted" and a.generation)
     used = outcome.usage.by_purpose["children"]
     tried = sum(1 for a in outcome.attempts if a.generation)
+    assert tried == 1
     assert outcome.text == (
         f"{outcome.usage.rollouts} of 80 rollouts: baseline 10, population 26 for 2 prompts,"
-        f" {tried} children {used} ({accepted} accepted), final check 20; ended by budget"
+        f" {tried} child {used} ({accepted} accepted), final check 20; ended by budget"
     )
+
+
+def test_one_prompt_and_one_child_are_told_as_such() -> None:
+    outcome, _ = searched(budget=80, initial_size=2, num_generations=1, children_per_generation=1)
+
+    assert outcome.plan.text == "80 rollouts: baseline 10, population 13, 1 of 1 child, final check 20"
+    assert " for 1 prompt, 1 child " in outcome.text

@@ -80,7 +80,9 @@ def test_an_unbounded_search_that_finds_nothing_to_try_ends() -> None:
     outcome = run_search(config, SimulatedHost(World(2), answers=lambda request: "no idea"))
 
     assert outcome.finish_reason == "patience"
-    assert outcome.detail == "20 children in a row found nothing new to try"
+    assert outcome.detail == (
+        "20 children in a row found nothing new to try; the last: 0:system: it has no code block (```)"
+    )
     assert {attempt.fate for attempt in outcome.attempts} == {"no_proposal"}
 
 
