@@ -24,10 +24,11 @@ from pytest_synth.report import BaselineEntry, EvalEntry, MetricLimit, Rule, See
 
 if TYPE_CHECKING:
     from pytest_synth.client import EvalResult
-    from pytest_synth.contracts.evals import EvalRow
+    from pytest_synth.contracts.evals import EvalRow, PromptMessage
     from pytest_synth.evals.jobs import Request
     from pytest_synth.evals.settings import Settings
     from pytest_synth.gates import Change
+    from pytest_synth.prompts import Prompt
 
 NO_FINGERPRINTS = Fingerprints()
 
@@ -86,9 +87,19 @@ def make_entry(
         prompt_fingerprint=fingerprint,
         scorer_fingerprint=fingerprints.scorer,
         data_fingerprint=fingerprints.data,
+        prompt=prompt_messages(spec.prompt),
         rows=rows,
     )
     return verdict, entry
+
+
+def prompt_messages(prompt: Prompt | None) -> tuple[PromptMessage, ...] | None:
+    """A prompt as entries have it."""
+    from pytest_synth.contracts.evals import PromptMessage
+
+    if prompt is None:
+        return None
+    return tuple(PromptMessage.model_validate(message) for message in prompt.to_wire())
 
 
 def _sum(costs: Iterable[float | None]) -> float | None:

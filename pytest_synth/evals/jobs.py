@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_synth.evals.resources import Resources
     from pytest_synth.evals.settings import Settings
     from pytest_synth.evals.spec import EvalSpec
+    from pytest_synth.report import EvalEntry
 
 # Taken at import: a clock that a test has frozen must not stop the waiting.
 monotonic = time.monotonic
@@ -121,6 +122,21 @@ class EvalJobs:
             self._ended.append(run.progress)
             del self._evals[request.key]
         return self._results[request.key]
+
+    def with_model_calls(self, entry: EvalEntry, result: EvalResult) -> EvalEntry:
+        """Add to the entry of an eval the model calls that tell why it has not passed.
+
+        As far as they can be had: a backend that knows the published API only has traces of its own shape.
+        """
+        if entry.outcome == "passed" or not result.job_id or not self._resources.backend().takes_extensions:
+            return entry
+        from pytest_synth.evals.model_calls import add_model_calls
+
+        try:
+            traces = self._resources.client().eval_traces(result.job_id)
+        except SynthError:
+            return entry  # the verdict is there; this would only explain it
+        return add_model_calls(entry, traces)
 
     def abandon(self, key: str) -> None:
         """Cancel an eval that nobody will wait for any more, so that it takes no turn from others."""

@@ -171,6 +171,7 @@ def _judge_together(node_id: str, whole: Whole, shares: Sequence[_Share]) -> lis
         "replayed": sum(entry.replayed for entry in entries),
         "prompt_fingerprint": conditions.prompt,
         "rows": tuple(sorted(rows, key=lambda row: (places[row.seed], row.sample))),
+        "prompt": next((entry.prompt for entry in entries if entry.prompt is not None), None),
         "calls": tuple(calls for entry in entries for calls in entry.calls),
     }
     merged = entries[0].model_copy(update=changes)

@@ -39,6 +39,7 @@ from pytest_synth.plugin.snapshots import (
     not_submitted,
     stale_in_rows,
     unused_prompts,
+    with_code_prompt,
     write_unused,
 )
 from pytest_synth.plugin.summary import announcer, header_line
@@ -151,6 +152,7 @@ class SynthRun:
                 fingerprints=self._fingerprints(self.plans[node_id]),
                 update_baseline=self.settings.update_baseline,
             )
+            entry = with_code_prompt(self._jobs.with_model_calls(entry, result), choice)
             entry = as_share(entry, self.plans[node_id], self._shard)
             stale = choice.stale or stale_in_rows(choice, entry.rows)
             if stale is not None:
@@ -163,10 +165,11 @@ class SynthRun:
 
     def _optimize(self, plan: PlannedEval) -> EvalOutcome:
         found = self._optimized.outcome(plan, lambda: self._fingerprints(plan))
-        self._keep(plan.item, found.entry)
+        entry = self._jobs.with_model_calls(found.entry, found.result)
+        self._keep(plan.item, entry)
         if found.optimization is not None:
             self._unsent[plan.item.nodeid].append(found.optimization)
-        return EvalOutcome(found.result, None, found.entry, must_hold=found.must_hold, prompt=found.prompt)
+        return EvalOutcome(found.result, None, entry, must_hold=found.must_hold, prompt=found.prompt)
 
     def prompt_of(self, request: pytest.FixtureRequest) -> Prompt:
         """The prompt under test, for the fixture `synth_prompt`.
@@ -211,7 +214,7 @@ class SynthRun:
             with self._progress.waiting() as report:
                 result = self._jobs.wait(request, report)
             _, entry = make_entry(key, request, result, self.settings)
-            self._keep(item, entry)
+            self._keep(item, self._jobs.with_model_calls(entry, result))
             return result
 
         return synth_eval

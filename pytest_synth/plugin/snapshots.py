@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_synth.evals.baselines import file_name
+from pytest_synth.evals.entries import prompt_messages
 from pytest_synth.plugin.detect import COLLECTED, node_id_of
 from pytest_synth.prompt_files import SUFFIX
 from pytest_synth.prompts import Prompt, StoredPrompt, load_stored_prompt
@@ -92,6 +93,13 @@ def stale_in_rows(choice: PromptChoice, rows: Iterable[EvalRow]) -> str | None:
     if choice.code is not None or len(replaced) != 1:
         return None
     return choice.stale_text(replaced.pop())
+
+
+def with_code_prompt(entry: EvalEntry, choice: PromptChoice) -> EvalEntry:
+    """An entry that shows what the stored prompt has changed of the code's."""
+    if choice.stored is None or choice.code is None:
+        return entry
+    return entry.model_copy(update={"code_prompt": prompt_messages(choice.code)})
 
 
 def not_submitted(reason: str) -> EvalResult:

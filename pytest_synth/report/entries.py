@@ -145,10 +145,12 @@ class EvalEntry(_Entry):
     """The prompt that ran, where it is known."""
     stored_prompt: tuple[PromptMessage, ...] | None = None
     """The prompt of the snapshot, where there is one and another one ran."""
+    code_prompt: tuple[PromptMessage, ...] | None = None
+    """The code's prompt, where it is known and the snapshot's is under test in its place."""
     rows: tuple[EvalRow, ...] = ()
     """One for each rollout, in any order."""
     calls: tuple[RolloutCalls, ...] = ()
-    """Model calls of rollouts that failed, as far as they are known."""
+    """Model calls of the rollouts that tell most about a failure, as far as they are known."""
 
     @property
     def told_outcome(self) -> str:

@@ -14,9 +14,12 @@ from pytest_synth.report.seeds import (
     Key,
     SeedRows,
     answer_of,
+    missing_examples,
     missing_seeds,
+    reason_of,
     reward_of,
     seeds_of,
+    told_in_full,
     worst_seeds,
 )
 from pytest_synth.report.svg import histogram, number
@@ -51,7 +54,7 @@ class TextSizes:
         for entry in evals:
             cells += [len(text) for seed in seeds_of(entry.rows) for text in _cells(seed)]
             calls = _calls_by_rollout(entry)
-            for seed in worst_seeds(entry, _SEEDS_IN_FULL[entry.outcome]):
+            for seed in told_in_full(entry, _SEEDS_IN_FULL[entry.outcome]):
                 texts += [len(text) for text in _texts(seed).values()]
                 for call in calls.get(_rollout(seed.lowest), ()):
                     texts += [len(text) for _, text in _call_texts(call, entry.prompt or ())]
@@ -99,7 +102,7 @@ def eval_section(entry: EvalEntry, id_: str, sizes: TextSizes, same_prompt_in: s
         else None,
         _facts(entry),
         _figures(entry),
-        _missing(entry),
+        _missing(entry, sizes),
         _lowest(entry, sizes),
         _table(entry, sizes),
         _prompt(entry, same_prompt_in),
@@ -161,7 +164,7 @@ def _figure(values: list[float], low: float, high: float, unit: str, title: str,
     return element("figure", element("figcaption", told), chart)
 
 
-def _missing(entry: EvalEntry) -> Markup | None:
+def _missing(entry: EvalEntry, sizes: TextSizes) -> Markup | None:
     groups = list(missing_seeds(entry.rows).items())
     if not groups:
         return None
@@ -171,7 +174,22 @@ def _missing(entry: EvalEntry) -> Markup | None:
     ]
     if len(groups) > _REASONS_SHOWN:
         items.append(element("li", f"and {count(len(groups) - _REASONS_SHOWN, 'other reason')}"))
-    return join([element("h3", "Seeds without a reward"), element("ul", items, class_="plain")])
+    calls = _calls_by_rollout(entry)
+    told = [
+        element(
+            "details",
+            element("summary", f"seed {seed.name}, no reward", _about(seed.lowest)),
+            _exchange(seed, entry.prompt or (), calls.get(_rollout(seed.lowest), ()), sizes.text),
+            class_="seed",
+        )
+        for seed in missing_examples(entry)
+        if seed.lowest.query or _rollout(seed.lowest) in calls
+    ]
+    return join([element("h3", "Seeds without a reward"), element("ul", items, class_="plain"), *told])
+
+
+def _about(row: EvalRow) -> Markup | None:
+    return element("span", f": {one_line(row.query, 100)}", class_="soft") if row.query else None
 
 
 def _lowest(entry: EvalEntry, sizes: TextSizes) -> Markup | None:
@@ -187,9 +205,8 @@ def _lowest(entry: EvalEntry, sizes: TextSizes) -> Markup | None:
         head = [f"seed {seed.name}, reward {seed.reward:.2f}"]
         if seed.key in newly:
             head.append(", newly failing")
-        query = element("span", f": {one_line(row.query, 100)}", class_="soft") if row.query else None
         told = _exchange(seed, entry.prompt or (), calls.get(_rollout(row), ()), sizes.text)
-        parts.append(element("details", element("summary", *head, query), told, class_="seed"))
+        parts.append(element("details", element("summary", *head, _about(row)), told, class_="seed"))
     if len(below) > len(shown):
         left = count(len(below) - len(shown), "more seed")
         parts.append(element("p", f"{left} below 1 in the table of all seeds.", class_="soft"))
@@ -210,6 +227,7 @@ def _texts(seed: SeedRows) -> dict[str, str]:
     """What is told of a single seed, by name."""
     row = seed.lowest
     told = {
+        "Why": None if reward_of(row) is not None else reason_of(row),
         "Query": row.query,
         "Answer": answer_of(row),
         "Expected": row.details.get("expected"),
@@ -333,13 +351,11 @@ def _cells(seed: SeedRows) -> tuple[str, str, str]:
 
 def _prompt(entry: EvalEntry, same_in: str | None) -> Markup | None:
     parts: list[Markup] = []
-    if entry.stored_prompt is not None and entry.prompt is not None and entry.stored_prompt != entry.prompt:
-        parts.append(element("h3", "Prompt against the stored snapshot"))
-        parts.append(
-            element("p", element("del", "only in the snapshot"), " ", element("ins", "only in what ran"))
-        )
-        for role, pieces in prompt_diff(entry.stored_prompt, entry.prompt):
-            parts += [element("p", role, class_="soft"), diff_markup(pieces)]
+    ran = entry.prompt
+    if ran is not None and entry.code_prompt is not None and entry.code_prompt != ran:
+        parts += _diff("Stored snapshot against the code's prompt", "the code", entry.code_prompt, ran)
+    elif ran is not None and entry.stored_prompt is not None and entry.stored_prompt != ran:
+        parts += _diff("Prompt against the stored snapshot", "the snapshot", entry.stored_prompt, ran)
     elif entry.prompt is not None and same_in is not None:
         parts.append(element("p", element("a", "The same prompt as above", href=f"#{same_in}")))
     elif entry.prompt is not None:
@@ -349,6 +365,17 @@ def _prompt(entry: EvalEntry, same_in: str | None) -> Markup | None:
         ]
         parts.append(element("details", element("summary", "Prompt"), messages))
     return join(parts) if parts else None
+
+
+def _diff(title: str, where: str, old: Sequence[PromptMessage], new: Sequence[PromptMessage]) -> list[Markup]:
+    key = element(
+        "p", element("del", f"only in {where}"), " ", element("ins", "only in the prompt under test")
+    )
+    shown = [
+        join([element("p", role, class_="soft"), diff_markup(pieces)])
+        for role, pieces in prompt_diff(old, new)
+    ]
+    return [element("h3", title), key, *shown]
 
 
 def _cut(value: object, chars: int) -> str:

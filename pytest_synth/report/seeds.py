@@ -10,6 +10,7 @@ from pytest_synth.contracts.evals import EvalRow
 from pytest_synth.report.entries import EvalEntry
 
 Key = tuple[str | None, int]
+EXAMPLES = 5  # seeds without a reward that are told one by one
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,17 @@ def worst_seeds(entry: EvalEntry, n: int) -> list[SeedRows]:
         key=lambda item: item[:3],
     )
     return [seed for _, reward, _, seed in ranked if reward < 1][:n]
+
+
+def told_in_full(entry: EvalEntry, n: int) -> list[SeedRows]:
+    """The seeds that are told one by one: the worst ones, and examples of those without a reward."""
+    return [*worst_seeds(entry, n), *missing_examples(entry)]
+
+
+def missing_examples(entry: EvalEntry) -> list[SeedRows]:
+    """Some seeds without a reward, for each of the most frequent reasons."""
+    groups = list(missing_seeds(entry.rows).values())[:EXAMPLES]
+    return [seed for seeds in groups for seed in seeds[: max(1, EXAMPLES // len(groups))]]
 
 
 def missing_seeds(rows: Sequence[EvalRow]) -> dict[str, list[SeedRows]]:

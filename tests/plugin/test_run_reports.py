@@ -278,3 +278,46 @@ def test_workers_give_the_same_report_summary_and_properties(reported: pytest.Py
     assert once("two", "-n", "2") == alone
     past = RememberedRuns(reported.path / ".pytest_cache" / "d" / "synth").past()
     assert len(past) == 2
+
+
+ASKING = """
+from pytest_synth import task_app
+
+async def run(row, llm):
+    system = {"role": "system", "content": "Labels:\\n- red: fire\\n- blue: water"}
+    return (await llm.chat([system, {"role": "user", "content": row}])).text
+
+app = task_app(rows={"test": ["fire", "water"]}, run=run, score=lambda row, answer: answer == "blue")
+"""
+
+ASKED = """
+import pytest
+
+@pytest.mark.synth_eval(seeds=[0, 1], split="test", min_reward=1)
+def test_own(): ...
+
+@pytest.mark.synth_eval(seeds=[0, 1], split="test", min_reward=0.5, prompt="Labels:\\n- red\\n- blue: water")
+def test_markers(): ...
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "two workers"])
+def test_failing_seeds_are_told_with_their_model_calls_and_every_known_prompt(
+    project: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    project.makepyfile(my_app=ASKING, test_it=ASKED)
+    run(project, *workers, "--synth-report", "r.json", "--synth-report", "r.html").assert_outcomes(
+        passed=1, failed=1
+    )
+    own, markers = read(project.path / "r.json").evals
+    (failing,) = own.calls
+    (call,) = failing.calls
+    assert (failing.seed, call.answer, call.model) == (0, "red", "offline/lexical")
+    assert [message.role for message in call.messages] == ["system", "user"]
+    assert call.messages[1].pattern == "fire"
+    assert own.prompt is not None
+    assert own.prompt[0].pattern == "Labels:\n- red: fire\n- blue: water"
+    assert markers.prompt is not None
+    assert markers.prompt[0].pattern == "Labels:\n- red\n- blue: water"
+    assert markers.calls == ()  # it has passed
+    assert "model call 1 of 1, offline/lexical" in (project.path / "r.html").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ import pytest
 
 from pytest_synth.prompt_files import PromptRecord
 from pytest_synth.prompts import Prompt, StoredPrompt
+from pytest_synth.report.json import from_json
 
 # The model answers "blue" for water only; with `GOOD` for both.
 OWN = "Labels:\n- red: fire\n- blue: water"
@@ -85,6 +86,19 @@ def test_stored_prompt_runs_and_is_named(painted: pytest.Pytester) -> None:
         """
     )
     run(painted).assert_outcomes(passed=1)
+
+
+def test_report_shows_what_the_stored_prompt_has_changed_of_the_markers(painted: pytest.Pytester) -> None:
+    store(painted)
+    painted.makepyfile(test_it=TEST.replace("min_reward=1", f"min_reward=1, prompt={OWN!r}"))
+    run(painted, "--synth-report", "r.json", "--synth-report", "r.html").assert_outcomes(passed=1)
+    (entry,) = from_json((painted.path / "r.json").read_text(encoding="utf-8")).evals
+    assert entry.prompt is not None
+    assert entry.code_prompt is not None
+    assert (entry.prompt[0].pattern, entry.code_prompt[0].pattern) == (GOOD, OWN)
+    page = (painted.path / "r.html").read_text(encoding="utf-8")
+    assert "Stored snapshot against the code&#x27;s prompt" in page
+    assert "<del>only in the code</del> <ins>only in the prompt under test</ins>" in page
 
 
 def test_failing_stored_prompt_is_named_in_the_failure(painted: pytest.Pytester) -> None:
