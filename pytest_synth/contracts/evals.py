@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 PromptSource = Literal["app", "marker", "snapshot", "call", "optimized"]
 """Whose prompt ran: the app's own, the marker's, the stored one, a call's argument, or the best one found."""
@@ -12,6 +13,10 @@ PromptSource = Literal["app", "marker", "snapshot", "call", "optimized"]
 
 MAX_INTEGER = 2**53 - 1
 """The largest number that every JSON reader keeps exactly."""
+MAX_ROLLOUTS = 100_000
+"""Of one job; each is a row that is kept."""
+MAX_DEPTH = 100
+"""Levels of objects and lists in what users send as they like; readers of JSON fail on some hundreds."""
 
 
 def _whole(value: object) -> object:
@@ -20,6 +25,26 @@ def _whole(value: object) -> object:
 
 WholeNumber = Annotated[int, BeforeValidator(_whole), Field(strict=True, le=MAX_INTEGER)]
 """An integer as JSON Schema has it: 5 and 5.0, but neither "5" nor true."""
+
+
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what is nested too deep to be stored and sent on."""
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return value
+    raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_shallow)]
+"""An object whose fields belong to the user."""
 
 
 class PromptMessage(BaseModel):
@@ -78,9 +103,9 @@ class EvalSubmit(BaseModel):
     app_id: str | None = None
     env_name: str | None = None
     seeds: list[Annotated[WholeNumber, Field(ge=0)]] = Field(min_length=1)
-    policy: dict[str, Any] = Field(default_factory=dict)
-    env_config: dict[str, Any] = Field(default_factory=dict)
-    verifier_config: dict[str, Any] | None = None
+    policy: JsonObject = Field(default_factory=dict)
+    env_config: JsonObject = Field(default_factory=dict)
+    verifier_config: JsonObject | None = None
     max_concurrent: WholeNumber = Field(default=5, ge=1)
     timeout: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Seconds for one rollout."""

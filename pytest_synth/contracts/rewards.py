@@ -86,3 +86,13 @@ def read_reward(answer: object) -> RewardReading:
         return RewardReading(None, reason, numbers, notes)
     assert isinstance(value, int | float)
     return RewardReading(float(value), None, numbers, notes)
+
+
+def asks_for_task_app_rewards(verifier: Mapping[str, Any]) -> bool:
+    """Whether a verifier section leaves the rewards to the task app, which is what happens without one.
+
+    So it does when it is empty, is switched off, or names the task app as the source of the rewards.
+    """
+    source = verifier.get("reward_source")
+    is_named = isinstance(source, str) and source.strip().lower() == "task_app"
+    return not verifier or verifier.get("enabled") is False or is_named

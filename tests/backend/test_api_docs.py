@@ -47,7 +47,7 @@ def test_every_operation_with_a_key_says_so_and_describes_its_refusal(document: 
 def test_refusals_are_described_as_they_are_sent(api: Api, document: dict[str, Any]) -> None:
     schema = document["paths"]["/api/eval/jobs"]["post"]["responses"]["422"]["content"]
     assert schema["application/json"]["schema"] == {"$ref": "#/components/schemas/FieldErrors"}
-    for body in ({}, {"task_app_url": "http://x", "seeds": [1], "verifier_config": {}}):
+    for body in ({}, {"task_app_url": "http://x", "seeds": [1], "verifier_config": {"x": 1}}):
         answer = api.http.post("/api/eval/jobs", json=body)
         FieldErrors.model_validate_json(answer.text, strict=True)
 

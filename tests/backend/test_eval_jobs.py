@@ -358,6 +358,13 @@ def test_a_job_has_started_when_its_first_rollout_has(open_api: Open, serve: Ser
     assert [event["type"] for event in api.events(second)].count("eval.policy.job.started") == 1
 
 
+def nested(depth: int) -> dict[str, Any]:
+    value: Any = 0
+    for _ in range(depth):
+        value = {"x": value}
+    return {"x": value}
+
+
 REFUSED_BODIES = [
     pytest.param({"task_app_url": None}, "task_app_url", "valid string", id="no url"),
     pytest.param({"task_app_url": "ftp://x"}, "task_app_url", "match pattern", id="not http"),
@@ -372,6 +379,12 @@ REFUSED_BODIES = [
     pytest.param(
         {"verifier_config": {"x": 1}}, "verifier_config", "verifier_config: is not supported", id="verifier"
     ),
+    pytest.param(
+        {"verifier_config": {"enabled": True}}, "verifier_config", "is not supported", id="verifier on"
+    ),
+    pytest.param({"seeds": [0] * 100_001}, "seeds", "are 100001; a job may have 100000", id="too many seeds"),
+    pytest.param({"policy": nested(101)}, "policy", "deeper than 100 levels", id="deep policy"),
+    pytest.param({"env_config": nested(400)}, "env_config", "deeper than 100 levels", id="deep env_config"),
     pytest.param({"extensions": {"sample": 2}}, "extensions.sample", "not permitted", id="extension's name"),
     pytest.param(
         {"extensions": {"prompt": [{"role": "boss", "pattern": "x"}]}},
@@ -393,6 +406,41 @@ def test_a_bad_body_is_refused_by_the_field(api: Api, change: dict[str, Any], fi
     [found] = answer.json()["detail"]
     assert ".".join(map(str, found["loc"])) == f"body.{field}"
     assert said in found["msg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "said"),
+    [
+        (b"{", "application/json", "body: is not JSON (Expecting property name"),
+        (b"{}", "text/plain", "body: is not a JSON object sent with 'Content-Type: application/json'"),
+        (b"[]", "application/json", "body: is not a JSON object sent with"),
+    ],
+    ids=["cut off", "no content type of JSON", "a list"],
+)
+def test_a_body_that_is_no_json_object_is_refused_in_words(
+    api: Api, content: bytes, kind: str, said: str
+) -> None:
+    answer = api.http.post("/api/eval/jobs", content=content, headers={"Content-Type": kind})
+
+    assert answer.status_code == 422
+    assert said in answer.json()["detail"][0]["msg"]
+
+
+@pytest.mark.parametrize(
+    "verifier", [{}, {"reward_source": "task_app"}, {"enabled": False, "reward_source": "fused"}]
+)
+def test_a_verifier_that_leaves_the_rewards_to_the_task_app_changes_nothing(
+    api: Api, serve: Serve, verifier: dict[str, Any]
+) -> None:
+    result = api.run(serve(RolloutApp()), verifier_config=verifier)
+
+    assert result["status"] == "completed"
+    assert result["summary"]["num_successful"] == 3
+
+
+def test_an_object_of_a_hundred_levels_is_taken(api: Api, serve: Serve) -> None:
+    policy = {"provider": "offline", "model": "lexical", **nested(98)}
+    assert api.run(serve(RolloutApp()), policy=policy)["status"] == "completed"
 
 
 def test_a_whole_number_with_a_point_is_a_seed(api: Api, serve: Serve) -> None:

@@ -234,6 +234,18 @@ REFUSED = [
         "at least one message",
         id="no messages",
     ),
+    pytest.param(
+        {**search_body("http://x"), "overrides": {"a." * 5000 + "b": 1}},
+        "overrides",
+        "has a path of 5001 steps; at most 100 are read",
+        id="deep override",
+    ),
+    pytest.param(
+        search_body("http://x", env_config=json.loads('{"x":' * 120 + "1" + "}" * 120)),
+        "prompt_learning",
+        "is nested deeper than 100 levels",
+        id="deep config",
+    ),
 ]
 
 

@@ -113,6 +113,15 @@ def test_every_route_but_the_public_ones_wants_a_key(api: Api, all_routes: list[
                     del nobody.headers[header]
 
 
+def test_who_has_no_key_is_told_so_before_the_body_is_read(api: Api, all_routes: list[str]) -> None:
+    with httpx.Client(base_url=api.backend.url, headers={"Content-Type": "application/json"}) as nobody:
+        for name in all_routes:
+            method, _, path = name.partition(" ")
+            if method == "POST" and name not in PUBLIC:
+                path = path.replace("{job_id}", "x").replace("{rest:path}", "rotate")
+                assert nobody.post(path, content=b"{").status_code == 401, name
+
+
 def test_another_tenants_job_is_as_unknown_as_none(all_routes: list[str], two: tuple[Tenant, Tenant]) -> None:
     mine, other = two
     named = [name for name in all_routes if "{job_id}" in name]

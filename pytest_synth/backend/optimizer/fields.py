@@ -71,9 +71,7 @@ class Section:
     def section(self, name: str) -> Section:
         return Section(self.get(name), f"{self.path}.{name}", self._findings)
 
-    def integer(
-        self, name: str, default: D, *, at_least: int, at_most: int = MAX_INTEGER
-    ) -> int | D:
+    def integer(self, name: str, default: D, *, at_least: int, at_most: int = MAX_INTEGER) -> int | D:
         value = self.get(name)
         if value is None:
             return default

@@ -19,6 +19,8 @@ from pytest_synth.backend.optimizer.config import (
 )
 from pytest_synth.backend.optimizer.fields import Findings, GepaConfigError, Section, shown
 from pytest_synth.backend.optimizer.seeds import SeedSets, read_seeds
+from pytest_synth.contracts.evals import MAX_ROLLOUTS
+from pytest_synth.contracts.rewards import asks_for_task_app_rewards
 from pytest_synth.errors import ConfigError
 from pytest_synth.prompts import Prompt
 
@@ -65,7 +67,8 @@ def parse_gepa_config(
     config = _search(root, gepa, task, prompt, required, seeds, rewritten, findings)
     root.ignored("display", "results_folder", "use_byok")
     root.not_applied("auto_discover_patterns", False, reason="the messages are taken from initial_prompt")
-    _refuse_unsupported(root, ("verifier", "proxy_models", "mipro"))
+    _verifier(root, findings)
+    _refuse_unsupported(root, ("proxy_models", "mipro"))
     root.close()
     gepa.close()
     if findings.problems:
@@ -196,7 +199,7 @@ def _search(
     findings: Findings,
 ) -> GepaConfig:
     rollout, population = gepa.section("rollout"), gepa.section("population")
-    budget = rollout.integer("budget", None, at_least=1)
+    budget = rollout.integer("budget", None, at_least=1, at_most=MAX_ROLLOUTS)
     generations = population.integer("num_generations", None, at_least=1)
     if budget is None and generations is None and not findings.problems:
         rollout.refuse("budget", f"is missing, and so is {population.path}.num_generations; give one of them")
@@ -231,6 +234,7 @@ def _search(
         pipeline=_pipeline(gepa, children),
         reflection=_reflection(gepa, mutation),
     )
+    _verifier(gepa, findings)
     _not_had(gepa, population)
     for section in (rollout, population, mutation):
         section.close()
@@ -315,12 +319,27 @@ def _not_had(gepa: Section, population: Section) -> None:
     gepa.not_applied("proposer_effort", "LOW", reason="gepa.reflection names the model that proposes")
     gepa.not_applied("proposer_output_tokens", "FAST", reason="gepa.reflection names the model that proposes")
     gepa.ignored("use_byok")
-    _refuse_unsupported(gepa, ("metaprompt", "modules", "verifier", "proxy_models", "unified_optimization"))
+    _refuse_unsupported(gepa, ("metaprompt", "modules", "proxy_models", "unified_optimization"))
     for name in ("adaptive_pool", "adaptive_batch"):
         value = gepa.get(name)
         level = value.get("level") if isinstance(value, Mapping) else value
         if value is not None and level != "NONE":
             gepa.refuse(name, f"is {shown(value)}; there is none here, only the level NONE is accepted")
+
+
+def _verifier(section: Section, findings: Findings) -> None:
+    """Accept a verifier only if the rewards stay the task app's own."""
+    value = section.get("verifier")
+    if not value:
+        return
+    if not isinstance(value, Mapping) or not asks_for_task_app_rewards(value):
+        section.refuse(
+            "verifier",
+            f"is {shown(value)}, but there is none here: rewards come from the task app; leave it out,"
+            " or give reward_source = 'task_app'",
+        )
+        return
+    findings.not_applied.append(f"{section.path}.verifier: rewards come from the task app, as it says")
 
 
 def _refuse_unsupported(section: Section, names: tuple[str, ...]) -> None:

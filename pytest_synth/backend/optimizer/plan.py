@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_synth.backend.optimizer.config import GepaConfig
 from pytest_synth.backend.optimizer.fields import GepaConfigError
+from pytest_synth.contracts.evals import MAX_ROLLOUTS
 
 _BUDGET_PATH = "prompt_learning.gepa.rollout.budget"
+_GENERATIONS_PATH = "prompt_learning.gepa.population.num_generations"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def make_plan(config: GepaConfig) -> Plan:
 
     Raises:
         GepaConfigError: If the budget cannot pay for the baseline, one candidate and the final check; it
-            says how much would do.
+            says how much would do. Or if the generations ask for more rollouts than a job may have.
     """
     pareto = config.pareto_set_size
     final = len(config.validation_seeds) * (1 + config.validation_top_k)
@@ -89,6 +92,16 @@ def make_plan(config: GepaConfig) -> Plan:
     if budget is None:
         assert wanted is not None, "a config has a budget or a number of generations"
         budget = pareto + config.founders * config.founder_cost + wanted * dearest + final
+        if budget > MAX_ROLLOUTS:
+            raise GepaConfigError(
+                [
+                    (
+                        _GENERATIONS_PATH,
+                        f"is {config.num_generations}, which may take {budget} rollouts with its founders"
+                        f" and children; a job may have {MAX_ROLLOUTS}",
+                    )
+                ]
+            )
     if budget < least:
         seeds = f"{len(config.validation_seeds)} validation seeds"
         parts = (
@@ -122,8 +135,16 @@ def _children(rest: int, config: GepaConfig) -> tuple[int, int]:
     """
     cheapest, dearest = config.cheapest_child, config.dearest_child
     fewest = [left // config.founder_cost for left in range(min(rest + 1, dearest))]
+    seen, lowest = 0, deque[int]()  # the places whose value no later one undercuts, in their order
     for left in range(dearest, rest + 1):
-        fewest.append(1 + min(fewest[left - dearest : left - cheapest + 1]))
+        for place in range(seen, left - cheapest + 1):
+            while lowest and fewest[lowest[-1]] >= fewest[place]:
+                lowest.pop()
+            lowest.append(place)
+        seen = left - cheapest + 1
+        while lowest[0] < left - dearest:
+            lowest.popleft()
+        fewest.append(1 + fewest[lowest[0]])
     pareto = config.pareto_set_size
     most = 0 if rest < pareto else (rest - pareto) // cheapest + 1
     return fewest[rest], most

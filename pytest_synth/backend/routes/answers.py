@@ -96,5 +96,9 @@ def install(app: FastAPI) -> None:
 
 def _said(error: dict[str, Any]) -> str:
     """Say what is wrong, with the field's path, since not every client shows `loc`."""
-    path = ".".join(str(piece) for piece in error["loc"][1:]) or "body"
-    return f"{path}: {error['msg']}"
+    if error["type"] == "json_invalid":
+        return f"body: is not JSON ({error['ctx']['error']} at character {error['loc'][-1]})"
+    path = ".".join(str(piece) for piece in error["loc"][1:])
+    if not path and error["type"] == "model_attributes_type":
+        return "body: is not a JSON object sent with 'Content-Type: application/json'"
+    return f"{path or 'body'}: {error['msg']}"

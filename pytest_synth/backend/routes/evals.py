@@ -25,16 +25,17 @@ from pytest_synth.backend.routes.jobs import (
     event_stream,
 )
 from pytest_synth.backend.routes.models import CancelRequest, EvalResults, EvalStatus, JobCreated
-from pytest_synth.backend.routes.services import AUTHENTICATED, ServicesOf, TenantOf
+from pytest_synth.backend.routes.services import AUTHENTICATED, KeyedRoute, ServicesOf, TenantOf
 from pytest_synth.backend.store import JobRecord
 from pytest_synth.backend.store.uploads import is_header_text
-from pytest_synth.contracts.evals import EvalSubmit
+from pytest_synth.contracts.evals import MAX_ROLLOUTS, EvalSubmit
+from pytest_synth.contracts.rewards import asks_for_task_app_rewards
 from pytest_synth.errors import ConfigError
 from pytest_synth.prompts import Prompt
 
-MAX_ROLLOUTS = 100_000  # of one job; each is a row that is kept
-
-router = APIRouter(tags=["eval jobs"], dependencies=AUTHENTICATED, responses=error_responses(401))
+router = APIRouter(
+    route_class=KeyedRoute, tags=["eval jobs"], dependencies=AUTHENTICATED, responses=error_responses(401)
+)
 
 EvalJobOf = Annotated[JobRecord, Depends(eval_job)]
 
@@ -104,10 +105,12 @@ def _refuse(body: EvalSubmit, *, is_local: bool) -> None:
     """
     if body.task_app_api_key is not None and not is_header_text(body.task_app_api_key):
         raise Refused("task_app_api_key", "is empty, or holds characters that a header cannot carry")
-    if body.verifier_config is not None:
+    if body.verifier_config is not None and not asks_for_task_app_rewards(body.verifier_config):
         raise Refused(
             "verifier_config", "is not supported by the embedded backend: rewards come from the task app"
         )
+    if len(body.seeds) > MAX_ROLLOUTS:
+        raise Refused("seeds", f"are {len(body.seeds)}; a job may have {MAX_ROLLOUTS} rollouts")
     if body.extensions is None:
         return
     if not is_local:

@@ -8,13 +8,14 @@ from fastapi import APIRouter, HTTPException, Request
 
 from pytest_synth.backend.routes.answers import Json, error_responses
 from pytest_synth.backend.routes.models import DemoKey, DemoKeyRequest, EnvKeyStored, EnvKeyUpload, PublicKey
-from pytest_synth.backend.routes.services import AUTHENTICATED, ServicesOf, TenantOf
+from pytest_synth.backend.routes.services import AUTHENTICATED, KeyedRoute, ServicesOf, TenantOf
 from pytest_synth.backend.store.events import timestamp
 from pytest_synth.backend.store.uploads import ALGORITHM, REMEDY, NotSealed
 
 _LOOPBACK = ("127.", "::1", "::ffff:127.")
 
 router = APIRouter(tags=["keys"])
+keyed = APIRouter(route_class=KeyedRoute, dependencies=AUTHENTICATED)
 
 
 # Published clients join this path to a base URL that may end in a slash or in `/api`.
@@ -34,9 +35,8 @@ async def mint_demo_key(request: Request, services: ServicesOf, body: DemoKeyReq
     return Json({"api_key": key, "ttl_hours": hours, "expires_at": timestamp(now + hours * 3600)})
 
 
-@router.get(
+@keyed.get(
     "/api/v1/crypto/public-key",
-    dependencies=AUTHENTICATED,
     responses={200: {"model": PublicKey}, **error_responses(401, 501)},
 )
 async def public_key(services: ServicesOf) -> Json:
@@ -46,9 +46,8 @@ async def public_key(services: ServicesOf) -> Json:
     return Json({"public_key": key, "alg": ALGORITHM})
 
 
-@router.post(
+@keyed.post(
     "/api/v1/env-keys",
-    dependencies=AUTHENTICATED,
     responses={200: {"model": EnvKeyStored}, **error_responses(400, 401, 422, 501)},
 )
 async def upload_env_key(body: EnvKeyUpload, services: ServicesOf, tenant: TenantOf) -> Json:
@@ -60,3 +59,6 @@ async def upload_env_key(body: EnvKeyUpload, services: ServicesOf, tenant: Tenan
         raise HTTPException(400, str(error)) from None
     stored = services.store.env_keys.put(tenant, body.name, key)
     return Json({"id": stored.id, "name": stored.name, "updated_at": timestamp(stored.updated_at)})
+
+
+router.include_router(keyed)

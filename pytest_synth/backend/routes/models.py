@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pytest_synth.contracts.evals import EvalRow, WholeNumber
+from pytest_synth.contracts.evals import EvalRow, JsonObject, WholeNumber
 from pytest_synth.contracts.jobs import Event
 
 EvalState = Literal["pending", "running", "completed", "failed", "cancelled"]
@@ -152,11 +152,11 @@ class PromptSubmit(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     algorithm: str | None = None
-    config_body: dict[str, Any] | None = None
-    prompt_learning: dict[str, Any] | None = None
-    policy_optimization: dict[str, Any] | None = None
-    overrides: dict[str, Any] | None = None
-    metadata: dict[str, Any] | None = None
+    config_body: JsonObject | None = None
+    prompt_learning: JsonObject | None = None
+    policy_optimization: JsonObject | None = None
+    overrides: JsonObject | None = None
+    metadata: JsonObject | None = None
     auto_start: bool = Field(default=True, strict=True)
 
 

@@ -31,9 +31,10 @@ from pytest_synth.backend.routes.models import (
     PromptStatus,
     PromptSubmit,
 )
-from pytest_synth.backend.routes.services import AUTHENTICATED, ServicesOf, TenantOf
+from pytest_synth.backend.routes.services import AUTHENTICATED, KeyedRoute, ServicesOf, TenantOf
 from pytest_synth.backend.store import JobRecord
 from pytest_synth.backend.store.uploads import is_header_text
+from pytest_synth.contracts.evals import MAX_DEPTH
 
 PREFIXES = ("/api/prompt-learning/online/jobs", "/api/policy-optimization/online/jobs")
 READ_PREFIXES = ("/api/v1/offline/jobs", "/api/v2/offline/jobs", "/v1/offline/jobs", "/v2/offline/jobs")
@@ -41,7 +42,12 @@ READ_PREFIXES = ("/api/v1/offline/jobs", "/api/v2/offline/jobs", "/v1/offline/jo
 
 _SECTIONS = ("prompt_learning", "policy_optimization")
 
-router = APIRouter(tags=["prompt-learning jobs"], dependencies=AUTHENTICATED, responses=error_responses(401))
+router = APIRouter(
+    route_class=KeyedRoute,
+    tags=["prompt-learning jobs"],
+    dependencies=AUTHENTICATED,
+    responses=error_responses(401),
+)
 
 
 def prompt_job(job_id: str, services: ServicesOf, tenant: TenantOf) -> JobRecord:
@@ -146,7 +152,10 @@ def read_section(body: PromptSubmit) -> dict[str, Any]:
         raise Refused(f"config_body.{name}", "is not an object")
     section = dict(root[name])
     for path, value in (body.overrides or {}).items():
-        _override(section, path.removeprefix(f"{name}.").split("."), value, path)
+        steps = path.removeprefix(f"{name}.").split(".")
+        if len(steps) > MAX_DEPTH:
+            raise Refused("overrides", f"has a path of {len(steps)} steps; at most {MAX_DEPTH} are read")
+        _override(section, steps, value, path)
     if body.algorithm is not None and section.setdefault("algorithm", body.algorithm) != body.algorithm:
         raise Refused("algorithm", f"is {body.algorithm!r}, but {name}.algorithm is another")
     key = section.get("task_app_api_key")

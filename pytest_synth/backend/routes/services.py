@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.responses import Response
 
 from pytest_synth.backend.jobs.evals import EvalJobs
 from pytest_synth.backend.jobs.feeds import Feeds
@@ -44,6 +47,19 @@ def tenant(request: Request) -> str:
             headers={"WWW-Authenticate": "Bearer"},
         )
     return found
+
+
+class KeyedRoute(APIRoute):
+    """A route that asks for the key before it reads the body: who has none is told so, and stores nothing."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_known(request: Request) -> Response:
+            tenant(request)
+            return await handle(request)
+
+        return handle_known
 
 
 # For the OpenAPI document only; `tenant` reads the headers itself.

@@ -10,10 +10,10 @@ from pytest_synth.backend.jobs import documents, prompt_documents
 from pytest_synth.backend.routes.answers import Json, error_responses
 from pytest_synth.backend.routes.jobs import any_job
 from pytest_synth.backend.routes.models import FileList, WorkflowState
-from pytest_synth.backend.routes.services import AUTHENTICATED, ServicesOf
+from pytest_synth.backend.routes.services import AUTHENTICATED, KeyedRoute, ServicesOf
 from pytest_synth.backend.store import JobRecord
 
-router = APIRouter(dependencies=AUTHENTICATED, responses=error_responses(401))
+router = APIRouter(route_class=KeyedRoute, dependencies=AUTHENTICATED, responses=error_responses(401))
 
 
 @router.get("/api/files", tags=["files"], responses={200: {"model": FileList}, **error_responses(422)})

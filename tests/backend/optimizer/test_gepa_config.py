@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import time
 from typing import Any
 
 import pytest
@@ -322,7 +323,19 @@ def test_seeds_are_a_list_or_a_range(seeds: object, expected: tuple[int, ...]) -
         ("gepa.proposer_effort", "HIGH", "gepa.proposer_effort", "only 'LOW' is accepted"),
         ("gepa.proposer_type", "spec", "gepa.proposer_type", "only 'dspy' or 'gepa-ai' is accepted"),
         ("gepa.modules", [{"module_id": "a"}], "gepa.modules", "there is no such thing here"),
-        ("gepa.verifier", {"reward_source": "verifier"}, "gepa.verifier", "there is no such thing here"),
+        ("gepa.verifier", {"reward_source": "verifier"}, "gepa.verifier", "but there is none here"),
+        ("verifier", {"enabled": True}, "verifier", "or give reward_source = 'task_app'"),
+        ("verifier", "task_app", "verifier", "is 'task_app', but there is none here"),
+        ("gepa.rollout.budget", 100_001, "gepa.rollout.budget", "is 100001; it must be at most 100000"),
+        ("policy.temperature", 10**400, "policy.temperature", "is 1000"),
+        ("gepa.max_time_seconds", 10**400, "gepa.max_time_seconds", "not a number"),
+        ("gepa.rng_seed", 2**53, "gepa.rng_seed", "it must be at most 9007199254740991"),
+        (
+            "gepa.evaluation.validation_seeds",
+            [2**53],
+            "gepa.evaluation.validation_seeds",
+            "holds 9007199254740992; a seed is at most 9007199254740991",
+        ),
         ("gepa.adaptive_pool", {"level": "HIGH"}, "gepa.adaptive_pool", "only the level NONE is accepted"),
         ("gepa.token.counting_model", "gpt-5", "gepa.token.counting_model", "only 'gpt-4' is accepted"),
         ("gepa.token.max_spend_usd", 0, "gepa.token.max_spend_usd", "must be more than 0"),
@@ -390,6 +403,27 @@ def test_undeclared_wildcards_must_stay() -> None:
     config = parse_gepa_config(changed("initial_prompt.wildcards", ...))
 
     assert config.required_wildcards == {"query", "available_intents"}
+
+
+@pytest.mark.parametrize("place", ["verifier", "gepa.verifier"])
+@pytest.mark.parametrize(
+    "value",
+    [{"reward_source": "task_app"}, {"enabled": False}, {"enabled": True, "reward_source": "TASK_APP "}],
+)
+def test_a_verifier_that_leaves_the_rewards_to_the_task_app_is_noted(
+    place: str, value: dict[str, object]
+) -> None:
+    config = parse_gepa_config(changed(place, value))
+
+    assert f"prompt_learning.{place}: rewards come from the task app, as it says" in config.not_applied
+
+
+def test_many_seeds_given_twice_are_refused_at_once() -> None:
+    started = time.process_time()
+    with pytest.raises(GepaConfigError, match=r"holds seeds 0, 1, 2, 3, 4, \.\.\. more than once"):
+        parse_gepa_config(changed("gepa.evaluation.seeds", [*range(20_000), *range(20_000)]))
+
+    assert time.process_time() - started < 2.0  # counting each seed anew took 20 s
 
 
 def test_validation_seeds_of_another_split_may_have_the_same_numbers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from fakes.optimizer_host import SimulatedHost, make_config, run_search
 from fakes.rule_world import World
 
 from pytest_synth.backend.optimizer.fields import GepaConfigError
-from pytest_synth.backend.optimizer.plan import make_plan
+from pytest_synth.backend.optimizer.plan import _children, make_plan
 
 
 def test_the_documented_example_is_planned_in_one_line() -> None:
@@ -54,6 +55,31 @@ def test_a_budget_that_cannot_pay_for_one_candidate_is_refused_with_the_number_t
         "prompt_learning.gepa.rollout.budget is 42; at least 43 are needed: 10 for the baseline, 13 for one"
         " candidate, 20 for the final check on 10 validation seeds"
     )
+
+
+def test_generations_of_more_rollouts_than_a_job_may_have_are_refused() -> None:
+    with pytest.raises(GepaConfigError) as refusal:
+        make_plan(make_config(World(), budget=None, num_generations=10**15, children_per_generation=1))
+
+    assert str(refusal.value) == (
+        "prompt_learning.gepa.population.num_generations is 1000000000000000, which may take"
+        " 16000000000000030 rollouts with its founders and children; a job may have 100000"
+    )
+
+
+@pytest.mark.parametrize(("minibatch", "pareto"), [(1, 1), (1, 7), (3, 10), (8, 2), (5, 5), (4, 40)])
+def test_a_plan_counts_the_fewest_children_over_all_ways_to_spend_the_rest(
+    minibatch: int, pareto: int
+) -> None:
+    config = replace(make_config(World()), minibatch_size=minibatch, pareto_set_size=pareto)
+    fewest: list[int] = []
+    for rest in range(200):
+        costs = range(config.cheapest_child, config.dearest_child + 1)
+        is_short = rest < config.dearest_child
+        fewest.append(
+            rest // config.founder_cost if is_short else 1 + min(fewest[rest - cost] for cost in costs)
+        )
+        assert _children(rest, config)[0] == fewest[rest]
 
 
 def test_the_document_of_a_plan_holds_what_is_not_applied() -> None:
