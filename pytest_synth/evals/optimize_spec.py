@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_synth.errors import ConfigError
 from pytest_synth.evals.arguments import SpecError, count_argument, seeds_argument, text_argument
-from pytest_synth.prompts import Prompt
+from pytest_synth.prompts import HOLE, Prompt
 
 if TYPE_CHECKING:
     from pytest_synth.evals.spec import EvalSpec
@@ -72,6 +72,19 @@ class OptimizeSpec:
         """Rollouts of the search; None: as many as its generations need."""
         value = _inner(self.section, "gepa", "rollout").get("budget")
         return value if isinstance(value, int) else None
+
+    def refuse_open_wildcards(self) -> None:
+        """Refuse a system message whose wildcards evals could not fill in, as they take it as it stands.
+
+        Raises:
+            OptimizeError: It names the field.
+        """
+        declared = _inner(self.section, "initial_prompt", "wildcards")
+        for name in sorted(set(HOLE.findall(self.prompt.system or "")) & set(declared)):
+            raise OptimizeError(
+                f"{str(self.source)!r}: {SECTION}.initial_prompt.wildcards.{name} stands in the system "
+                "message, where the test's evals cannot fill it in; write the text itself there"
+            )
 
     def explain(self, refusal: str) -> str:
         """Say the backend's refusal in the user's words: arguments of the marker, or fields of the file."""

@@ -54,6 +54,7 @@ def read_marker(item: pytest.Item, spec: EvalSpec | None) -> OptimizeSpec | None
         marker.args, marker.kwargs, base=item.path.parent, split=spec.split, prompt=spec.prompt
     )
     found.refuse_shared_seeds(spec)
+    found.refuse_open_wildcards()
     return found
 
 

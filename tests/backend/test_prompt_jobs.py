@@ -16,9 +16,10 @@ import httpx
 import pytest
 from fakes.backend_api import Api, search_body, wait_until
 from fakes.label_app import BASELINE, LabelApp
+from fakes.model_provider import FakeProvider, completion
 from fakes.rollout_app import RolloutApp, reward_answer
 
-from pytest_synth._serving import bind_loopback
+from pytest_synth._serving import ServerThread, bind_loopback
 from pytest_synth.backend import BackendSettings, start
 from pytest_synth.backend import app as backend_app
 from pytest_synth.backend.jobs import prompt_jobs
@@ -334,6 +335,7 @@ class StubbornOptimizer:
             models={"prompt_learning.policy": policy},
             seeds={},
             max_concurrent=2,
+            baseline=None,
             document={},
         )
 
@@ -459,3 +461,40 @@ def test_the_prompt_of_a_search_is_the_one_that_runs(done: Done) -> None:
     """The task app sends its own prompt each time; the gateway puts the candidate in its place."""
     assert done[1]["best_prompt"]["messages"][0]["pattern"] != BASELINE
     assert done[1]["best_score"] > done[1]["baseline_score"]
+
+
+def test_wildcards_are_filled_with_what_the_task_app_sends(open_api: Open, serve: Serve) -> None:
+    """The call that fits the pattern gets the candidate, though the task app makes another one before."""
+    number = itertools.count()
+
+    def reply(body: Mapping[str, Any]) -> dict[str, Any]:
+        first, last = body["messages"][0], body["messages"][-1]["content"]
+        if first["role"] == "user":
+            text = f"Label for shop {{shop}}, take {next(number)}.\n- card\n- refund: money"
+            return completion(f"```\n{text}\n```")
+        return completion("refund" if "refund: money" in first["content"] and "money" in last else "card")
+
+    provider = FakeProvider(reply=reply)
+    app = LabelApp(
+        system=lambda seed: f"Pick one label for shop {seed}.\n- card\n- refund", asks_first="Translate."
+    )
+    with ServerThread(provider.app) as served:
+        api = open_api(environ={"OPENAI_BASE_URL": f"{served.url}/v1", "OPENAI_API_KEY": "sk-of-a-test"})
+        pattern = "Pick one label for shop {shop}.\n- card\n- refund"
+        job_id = api.submit_search(
+            serve(app),
+            initial_prompt={
+                "messages": [{"role": "system", "pattern": pattern}],
+                "wildcards": {"shop": "REQUIRED"},
+            },
+            policy={"provider": "openai", "model": "some", "inference_mode": "synth_hosted"},
+        )
+        status = api.wait_search(job_id)
+
+    assert (status["status"], status["error"]) == ("succeeded", None)
+    assert status["best_score"] == 1.0 > status["baseline_score"]
+    assert "for shop {shop}, take " in status["best_prompt"]["messages"][0]["pattern"]
+    systems = [m["content"] for seen in provider.seen for m in seen.body["messages"] if m["role"] == "system"]
+    assert systems.count("Translate.") == len(app.bodies)
+    shops = {text.partition("for shop ")[2].split(",")[0].split(".")[0] for text in systems} - {""}
+    assert shops == set(map(str, app.runs))

@@ -386,6 +386,22 @@ archive = {{ pareto_set_size = 6 }}
 """
 
 
+def test_wildcard_that_no_eval_could_fill_in_is_refused(tunable: pytest.Pytester) -> None:
+    tunable.makepyfile(test_it=TEST.replace(SEARCH, "config='gepa.toml'"))
+    path = tunable.path / "gepa.toml"
+    wildcards = '[prompt_learning.initial_prompt.wildcards]\nshop = "OPTIONAL"\n'
+    path.write_text(GEPA_TOML.format(pattern=json.dumps("Sort for {shop}."), budget=60) + wildcards)
+    result = run(tunable)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [
+            f"ERROR: synth_optimize on test_it.py::test_it: '{path}': "
+            "prompt_learning.initial_prompt.wildcards.shop stands in the system message, where the test's "
+            "evals cannot fill it in; write the text itself there"
+        ]
+    )
+
+
 def test_search_can_be_read_from_a_file_of_the_published_schema(tunable: pytest.Pytester) -> None:
     tunable.makepyfile(test_it=TEST.replace(SEARCH, "config='gepa.toml'"))
     path = tunable.path / "gepa.toml"

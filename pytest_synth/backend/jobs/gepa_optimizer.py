@@ -65,6 +65,7 @@ class GepaOptimizer:
             },
             seeds=seeds,
             max_concurrent=config.max_concurrent,
+            baseline=config.prompt if config.has_wildcards else None,
             document={"plan": plan.to_document(), "not_applied": list(config.not_applied)},
         )
 

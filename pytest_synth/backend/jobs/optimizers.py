@@ -37,6 +37,7 @@ class SearchPlan:
         models: All policies that models are called by, with the path of the field that names each.
         seeds: All seeds that may be run, by split.
         max_concurrent: Rollouts in flight, at most.
+        baseline: The messages that the task app is known to send, with their wildcards; None: not known.
         document: Shown in the job's status before it runs.
     """
 
@@ -47,6 +48,7 @@ class SearchPlan:
     models: Mapping[str, Mapping[str, Any]] = field(repr=False)
     seeds: Mapping[str | None, Sequence[int]]
     max_concurrent: int
+    baseline: Prompt | None
     document: Mapping[str, Any]
 
 

@@ -216,6 +216,7 @@ class PromptJobs:
             timeout_s=ROLLOUT_S,
             prompt=prompt,
             prompt_source="call",
+            baseline=plan.baseline,
             budget=self._parts.budget,
         )
 

@@ -28,7 +28,7 @@ class Target:
     Attributes:
         policy: With the user's own `api_key`, if the job has one: the task app gets it.
         timeout_s: For one rollout, its retries included.
-        cassette, record_mode, budget: As in `RolloutSpec`.
+        cassette, record_mode, budget, baseline: As in `RolloutSpec`.
     """
 
     job_id: str
@@ -43,6 +43,7 @@ class Target:
     cassette: str | None = None
     record_mode: str = "off"
     budget: Budget | None = None
+    baseline: Prompt | None = None
 
     @property
     def split(self) -> str | None:
@@ -104,6 +105,7 @@ class RunningRollout:
                 cassette=target.cassette,
                 record_mode=target.record_mode,
                 budget=target.budget,
+                baseline=target.baseline,
             )
         )
 

@@ -81,6 +81,8 @@ class GepaConfig:
         prompt: The baseline.
         rewritten: Places of the messages that children may rewrite; None: all.
         required_wildcards: Names that every prompt must keep, in the messages that have them.
+        has_wildcards: Whether the config declares any: then the messages are patterns of those that the task
+            app sends, and what stands in braces is filled in.
         train_seeds: Rows that the search learns from.
         validation_seeds: Held out; they score the baseline and the best at the end.
         validation_split: Split of the validation seeds (`gepa.evaluation.validation_pool`), else the task's.
@@ -108,6 +110,7 @@ class GepaConfig:
     validation_seeds: tuple[int, ...]
     rewritten: tuple[int, ...] | None = None
     required_wildcards: frozenset[str] = frozenset()
+    has_wildcards: bool = False
     validation_split: str | None = None
     validation_top_k: int = 1
     budget: int | None = None

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from pytest_synth.backend.optimizer.components import wildcards_of
 from pytest_synth.backend.optimizer.config import (
     CHARS_PER_TOKEN,
     DEFAULT_MINIBATCH,
@@ -157,14 +156,6 @@ def _rewritten(root: Section, prompt: Prompt | None, findings: Findings) -> tupl
         findings.problems.append(
             (path, "has no system message, but only that one can be put into the task app's model calls")
         )
-    declared = root.section("initial_prompt").mapping("wildcards")
-    for name in sorted(wildcards_of(messages[first].pattern) & set(declared) if first is not None else ()):
-        findings.problems.append(
-            (
-                f"{root.path}.initial_prompt.wildcards.{name}",
-                "stands in the system message, where nothing fills it in; write the text itself there",
-            )
-        )
     for place, message in enumerate(messages):
         if place != first:
             findings.not_applied.append(
@@ -211,6 +202,7 @@ def _search(
         prompt=prompt or Prompt(()),
         rewritten=rewritten,
         required_wildcards=required,
+        has_wildcards=bool(root.section("initial_prompt").mapping("wildcards")),
         train_seeds=seeds.train,
         validation_seeds=seeds.validation,
         validation_split=seeds.validation_split,

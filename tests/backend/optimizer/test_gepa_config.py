@@ -230,12 +230,6 @@ def test_seeds_are_a_list_or_a_range(seeds: object, expected: tuple[int, ...]) -
             "is REQUIRED, but no message has {topic}",
         ),
         (
-            "initial_prompt.messages",
-            [{"role": "system", "pattern": "Pick of {available_intents}"}],
-            "initial_prompt.wildcards.available_intents",
-            "stands in the system message, where nothing fills it in; write the text itself there",
-        ),
-        (
             "initial_prompt.metadata",
             {"pipeline_modules": ["a"]},
             "initial_prompt.metadata.pipeline_modules",
@@ -424,6 +418,11 @@ def test_many_seeds_given_twice_are_refused_at_once() -> None:
         parse_gepa_config(changed("gepa.evaluation.seeds", [*range(20_000), *range(20_000)]))
 
     assert time.process_time() - started < 2.0  # counting each seed anew took 20 s
+
+
+def test_declared_wildcards_make_the_messages_patterns() -> None:
+    assert parse_gepa_config(published()).has_wildcards
+    assert not parse_gepa_config(changed("initial_prompt.wildcards", ...)).has_wildcards
 
 
 def test_validation_seeds_of_another_split_may_have_the_same_numbers() -> None:
