@@ -11,6 +11,7 @@ from pytest_synth.evals.files import write_whole
 from pytest_synth.gates import Baseline
 
 FOLDER = "__synth__"
+_LONGEST = 120  # characters of a file's name; file systems stop at 255 bytes
 _SAFE = re.compile(r"[A-Za-z0-9_.\[\]-]+")
 
 
@@ -18,15 +19,18 @@ def baseline_file(test_file: Path, name: str) -> Path:
     """Where the baseline of a test is: `__synth__/<module>/<test>.json` beside the test's file.
 
     Args:
-        name: The test within its file, as in `TestIntents.test_refunds[gpt]`. Other characters than
-            letters, digits and `_.-[]` are left out, and a short hash keeps such names apart.
+        name: The test within its file, as in `TestIntents.test_refunds[gpt]`.
     """
     return test_file.parent / FOLDER / test_file.stem / f"{file_name(name)}.json"
 
 
 def file_name(name: str) -> str:
-    """A name of a test as the name of a file, one to one."""
-    if _SAFE.fullmatch(name):
+    """A name of a test as the name of a file, one to one.
+
+    Other characters than letters, digits and `_.-[]` are left out, long names are cut, and a short hash keeps
+    such names apart.
+    """
+    if _SAFE.fullmatch(name) and len(name) <= _LONGEST:
         return name
     slug = "".join(_SAFE.findall(name))[:80]
     return f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

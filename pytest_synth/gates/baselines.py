@@ -20,7 +20,7 @@ from pytest_synth.gates.observations import Observation, SeedOutcome, by_seed, i
 from pytest_synth.gates.repeats import passes
 
 VERSION = 1
-_SEED = re.compile(r"-?(0|[1-9][0-9]*)")  # one spelling for each number, so that none stands twice
+_SEED = re.compile(r"-?(0|[1-9][0-9]{0,17})")  # one spelling for each number, so that none stands twice
 REMEDY = "run with --synth-update-baseline and review the change of the file"
 
 
@@ -80,7 +80,9 @@ class Baseline:
         """
         try:
             document = json.loads(text, object_pairs_hook=_unique)
-        except json.JSONDecodeError as error:
+        except ConfigError:
+            raise
+        except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too
             raise ConfigError(f"the baseline is not JSON ({error}); {REMEDY}") from error
         if not isinstance(document, dict):
             raise ConfigError(f"the baseline is {type(document).__name__}, not an object; {REMEDY}")

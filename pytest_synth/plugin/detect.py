@@ -32,6 +32,12 @@ def node_id_of(item: pytest.Item) -> str:
     return item.nodeid.removesuffix(f"@{'_'.join(sorted(groups))}")
 
 
+def name_of(item: pytest.Item) -> str:
+    """A test's name within its file, `TestIntents.test_refunds[gpt]`, as its files beside it are called."""
+    classes = node_id_of(item).partition("::")[2].removesuffix(item.name).split("::")
+    return ".".join([*filter(None, classes), item.name])
+
+
 def keep_prompts(config: pytest.Config) -> None:
     """Let syrupy leave out stored prompts when it looks for unused snapshots, which it would delete.
 

@@ -53,7 +53,7 @@ def plan_lines(plans: Iterable[PlannedEval], settings: Settings, describe: Descr
 
 def _recorded(plan: PlannedEval, describe: Describe | None) -> float | None:
     """What the calls in the test's cassette cost when they were recorded."""
-    from pytest_synth.plugin.items import name_of
+    from pytest_synth.plugin.detect import name_of
 
     item = plan.item
     recording = recording_of("once", item.config.rootpath, item.path, name_of(item))

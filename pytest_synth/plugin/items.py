@@ -16,7 +16,7 @@ from pytest_synth.evals.optimize_spec import OptimizeSpec
 from pytest_synth.evals.recording import Recording, recording_of
 from pytest_synth.evals.settings import Settings
 from pytest_synth.evals.spec import EvalSpec, parse_eval
-from pytest_synth.plugin.detect import MARKER, concerns_us, node_id_of
+from pytest_synth.plugin.detect import MARKER, concerns_us, name_of
 from pytest_synth.plugin.optimize import read_marker
 from pytest_synth.plugin.snapshots import PromptChoice, choose_prompt
 from pytest_synth.prompts import Prompt
@@ -159,11 +159,6 @@ def _code_prompt(spec: EvalSpec | None, optimize: OptimizeSpec | None) -> Prompt
 def recording_for(item: pytest.Item, settings: Settings, suffix: str = "") -> Recording:
     """The cassette of a test, or of one of the evals that its body calls."""
     return recording_of(settings.record_mode, settings.rootpath, item.path, name_of(item) + suffix)
-
-
-def name_of(item: pytest.Item) -> str:
-    """A test's name within its file, as its files beside it are called."""
-    return node_id_of(item).partition("::")[2].replace("::", ".")
 
 
 def _fixture_names(item: pytest.Item) -> Sequence[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from pytest_synth.evals.baselines import file_name
 from pytest_synth.evals.entries import prompt_messages
-from pytest_synth.plugin.detect import COLLECTED, node_id_of
+from pytest_synth.plugin.detect import COLLECTED, name_of
 from pytest_synth.prompt_files import SUFFIX
 from pytest_synth.prompts import Prompt, StoredPrompt, load_stored_prompt
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from pytest_synth.report import EvalEntry
 
 UNUSED_PROMPTS = "synth_unused_prompts"  # what a worker of pytest-xdist hands to the controller
-_LONGEST = 120  # characters of a file's name; file systems stop at 255 bytes
 _REMEDY = "optimise it again with --synth-optimize --snapshot-update, or delete {file}"
 
 
@@ -124,17 +122,12 @@ def prompt_file(item: pytest.Item) -> Path:
 def snapshot_name(item: pytest.Item, index: str = "") -> str:
     """Name a test within its module as a file can be called, one to one.
 
-    A parameter with other characters than letters, digits and `_.-[]` gets a slug and a short hash, so that
-    `x/y` and `xy` are two files.
+    See `file_name`: `x/y` and `xy` are two files.
 
     Args:
         index: Stands after the name where a test has several snapshots.
     """
-    classes = node_id_of(item).partition("::")[2].removesuffix(item.name).split("::")
-    name = ".".join([*filter(None, classes), item.name]) + index
-    if len(name) <= _LONGEST:
-        return file_name(name)
-    return f"{file_name(name[: _LONGEST - 20])}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return file_name(name_of(item) + index)
 
 
 def updates_snapshots(config: pytest.Config, file: Path) -> bool:

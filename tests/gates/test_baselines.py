@@ -98,6 +98,13 @@ def test_a_baseline_that_was_changed_by_hand_into_nonsense_is_refused(
     ("text", "message"),
     [
         pytest.param("<<<<<<< HEAD\n{}", "the baseline is not JSON", id="merge conflict"),
+        pytest.param("[" * 100_000, "the baseline is not JSON", id="nested too deep"),
+        pytest.param(f'{{"version": {"1" * 5000}}}', "the baseline is not JSON", id="number of 5,000 digits"),
+        pytest.param(
+            f'{{"version": 1, "samples": 1, "rewards": {{"test": {{"{"1" * 5000}": 1}}}}}}',
+            "rewards['test']['1111",
+            id="seed of 5,000 digits",
+        ),
         pytest.param("[]", "the baseline is list, not an object", id="list"),
         pytest.param(
             '{"version": 1, "samples": 1, "rewards": {"test": {"7": 1, "7": 0}}}',

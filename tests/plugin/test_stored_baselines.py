@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -125,17 +126,22 @@ def test_parameters_and_workers_write_a_file_each(compared: pytest.Pytester) -> 
         test_it="""
         import pytest
 
-        @pytest.mark.parametrize("name", ["a", "b/c", "bc"])
+        @pytest.mark.parametrize("name", ["a", "b/c", "bc", "b.c", "b::c", pytest.param("d", id="d" * 300)])
         @pytest.mark.synth_eval(seeds=range(20), max_regression=0.1)
         def test_answers(name): ...
         """
     )
-    run(compared, "--synth-update-baseline", "-n", "2").assert_outcomes(passed=3)
-    files = sorted(path.name for path in file(compared).parent.iterdir())
-    assert len(files) == 3
-    assert files[:2] == ["test_answers[a].json", "test_answers[bc]-" + files[1][17:]]
-    assert files[2] == "test_answers[bc].json"
-    run(compared).assert_outcomes(passed=3)
+    run(compared, "--synth-update-baseline", "-n", "2").assert_outcomes(passed=6)
+    files = sorted(re.sub("-[0-9a-f]{8}", "-HASH", path.name) for path in file(compared).parent.iterdir())
+    assert files == [
+        "test_answers[a].json",
+        "test_answers[b.c].json",
+        "test_answers[bc]-HASH.json",
+        "test_answers[bc]-HASH.json",
+        "test_answers[bc].json",
+        f"test_answers[{'d' * 67}-HASH.json",
+    ]
+    run(compared).assert_outcomes(passed=6)
 
 
 def test_lower_bound_and_metrics_gate_too(compared: pytest.Pytester) -> None:
