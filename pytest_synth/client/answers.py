@@ -38,7 +38,11 @@ def error_of(answer: Answer) -> ApiError | None:
         kind = ServerError
     else:
         kind = ApiError
-    detail = mask(_detail(answer.content), answer.secrets)
+    said = _detail(answer.content)
+    if 300 <= status < 400 and answer.location is not None:
+        # Not followed: the key would go along to wherever it leads.
+        said = f"it redirects to {answer.location!r}; if that is the backend, give its base URL"
+    detail = mask(said, answer.secrets)
     return kind(status, answer.method, answer.url, detail[:_DETAIL_LENGTH] or "no text")
 
 
@@ -50,7 +54,7 @@ def json_of(answer: Answer) -> Any:
     """
     try:
         return json.loads(answer.content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         start = mask(answer.content.decode("utf-8", "replace"), answer.secrets)[:200]
         raise UnexpectedAnswer(
             f"{answer.method} {answer.url} answered {answer.status_code} with "
@@ -96,10 +100,9 @@ def mask(text: str, secrets: frozenset[str]) -> str:
 def _detail(content: bytes) -> str:
     text = content.decode("utf-8", "replace").strip()
     try:
-        body = json.loads(text)
-    except ValueError:
+        return _said(json.loads(text)) or text
+    except (ValueError, RecursionError):
         return text
-    return _said(body) or text
 
 
 def _said(body: object) -> str:

@@ -187,6 +187,7 @@ def _answer(request: httpx.Request, response: httpx.Response) -> Answer:
         content=response.content if response.is_closed else b"",
         content_type=response.headers.get("content-type", ""),
         retry_after=response.headers.get("retry-after"),
+        location=response.headers.get("location"),
         secrets=request.extensions["synth.secrets"],
     )
 

@@ -133,6 +133,8 @@ class EvalResult:
         summary = _object(data.get("summary"))
         nested = _object(results)
         items = results if isinstance(results, list) else nested.get("items")
+        if items is not None and not isinstance(items, list):
+            raise UnexpectedAnswer(f"results.items of job {job_id} is {items!r}, not a list")
         seed_results = [dict(row) if isinstance(row, Mapping) else row for row in items or []]
         rows = tuple(_row(job_id, index, row) for index, row in enumerate(seed_results))
         finished = [summary.get("num_successful"), summary.get("num_failed")]
@@ -141,9 +143,9 @@ class EvalResult:
         return cls(
             job_id=job_id,
             status=status_of(data, job_id),
-            mean_reward=_first("mean_reward", summary, data, nested),
-            total_tokens=_first("total_tokens", summary, data, nested),
-            total_cost_usd=_first("total_cost_usd", summary, data, nested),
+            mean_reward=_number(job_id, "mean_reward", summary, data, nested),
+            total_tokens=_number(job_id, "total_tokens", summary, data, nested),
+            total_cost_usd=_number(job_id, "total_cost_usd", summary, data, nested),
             num_completed=_given(nested.get("completed"), counted),
             num_total=_given(nested.get("total"), _given(summary.get("num_seeds"), len(rows))),
             seed_results=seed_results,
@@ -186,9 +188,12 @@ def _object(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _first(name: str, *places: Mapping[str, Any]) -> Any:
+def _number(job_id: str, name: str, *places: Mapping[str, Any]) -> Any:  # an int where JSON has one
     """Take the first value that is there; 0 is one, which `or` would skip."""
-    return next((place[name] for place in places if place.get(name) is not None), None)
+    value = next((place[name] for place in places if place.get(name) is not None), None)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise UnexpectedAnswer(f"{name} of job {job_id} is {value!r}, not a number")
+    return value
 
 
 def _given(value: Any, default: int) -> int:

@@ -60,6 +60,6 @@ def _is_worth_retrying(error: ApiError) -> bool:
 
 def _asked_for(retry_after: str | None, wait: float) -> float:
     """Read Retry-After in seconds; a date, or nothing, means our own wait."""
-    if retry_after is None or not retry_after.strip().isdigit():
+    if retry_after is None or not retry_after.strip().isdecimal():
         return wait
     return min(max(float(retry_after), wait), LONGEST_RETRY_AFTER_S)

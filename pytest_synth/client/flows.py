@@ -69,6 +69,7 @@ class Answer:
     content: bytes
     content_type: str = ""
     retry_after: str | None = None
+    location: str | None = None
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     """Keys that went along with the request, and must not show up in a message about it."""
 

@@ -16,6 +16,7 @@ from pytest_synth.client.flows import Json
 from pytest_synth.client.polling import status_of
 from pytest_synth.client.prompt_texts import full_text_of, messages_of, system_text_of
 from pytest_synth.contracts.jobs import JobStatus
+from pytest_synth.errors import UnexpectedAnswer
 
 SCORE_NAMES = ("best_score", "best_reward", "best_train_score", "best_train_reward")
 BINS = ((0.0, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1.0))
@@ -43,13 +44,13 @@ class PromptLearningResult:
         """Read a status document.
 
         Raises:
-            UnexpectedAnswer: If the status is missing or unknown.
+            UnexpectedAnswer: If the status is missing or unknown, or the score is no number.
         """
         status = status_of(data, job_id)
         return cls(
             job_id=job_id,
             status=JobStatus.SUCCEEDED if status.is_success else status,
-            best_score=next((data[name] for name in SCORE_NAMES if data.get(name) is not None), None),
+            best_score=_best_score(job_id, data),
             best_prompt=data.get("best_prompt"),
             error=data.get("error"),
             raw=dict(data),
@@ -224,6 +225,16 @@ def _top_of(candidates: Sequence[object], validation_by_rank: Mapping[int, float
     return sorted(found, key=lambda entry: entry["rank"] if isinstance(entry["rank"], int) else len(found))
 
 
+def _best_score(job_id: str, data: Mapping[str, Any]) -> float | None:
+    name = next((name for name in SCORE_NAMES if data.get(name) is not None), None)
+    if name is None:
+        return None
+    score = _number(data[name])
+    if score is None:
+        raise UnexpectedAnswer(f"{name} of job {job_id} is {data[name]!r}, not a number")
+    return score
+
+
 def _count(*values: object) -> int:
     return next((value for value in values if isinstance(value, int)), 0)
 
@@ -233,7 +244,7 @@ def _number(value: object) -> float | None:
         return None
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -48,6 +48,6 @@ class EventParser:
 def _object(data: str) -> Json | None:
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

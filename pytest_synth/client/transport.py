@@ -48,15 +48,15 @@ class StdlibTransport(httpx.BaseTransport):
         connection = HTTPConnection(url.host, url.port or 80, timeout=timeouts.get("connect"))
         try:
             response = _send(connection, request, timeouts.get("read"))
+            return httpx.Response(
+                response.status,
+                headers=_raw(response.getheaders()),
+                stream=_Body(connection, response),
+                extensions={"reason_phrase": response.reason.encode("ascii", "replace")},
+            )
         except BaseException:
             connection.close()
             raise
-        return httpx.Response(
-            response.status,
-            headers=response.getheaders(),
-            stream=_Body(connection, response),
-            extensions={"reason_phrase": response.reason.encode("ascii", "replace")},
-        )
 
 
 class _Body(httpx.SyncByteStream):
@@ -70,6 +70,10 @@ class _Body(httpx.SyncByteStream):
         try:
             while chunk := self._response.read1(_CHUNK_BYTES):
                 yield chunk
+            if self._response.length:  # `read1` takes the end of the connection for that of the body
+                raise httpx.RemoteProtocolError(
+                    f"the connection ended {self._response.length} bytes before the body did"
+                )
         except TimeoutError as error:
             raise httpx.ReadTimeout("no data from the server in time") from error
         except (OSError, HTTPException) as error:
@@ -104,6 +108,11 @@ def _send(connection: HTTPConnection, request: httpx.Request, read_s: float | No
         raise httpx.RemoteProtocolError(_text(error)) from error
     except OSError as error:
         raise httpx.ReadError(_text(error)) from error
+
+
+def _raw(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Undo the decoding of `http.client`, which takes bytes for Latin-1; httpx would encode as ASCII."""
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 def _text(error: Exception) -> str:

@@ -111,3 +111,16 @@ def test_an_unknown_status_is_reported_and_not_taken_for_pending(data: dict[str,
 def test_a_row_that_is_none_is_named(rows: list[Any], message: str) -> None:
     with pytest.raises(UnexpectedAnswer, match=message):
         EvalResult.from_response("e1", {"status": "completed", "results": rows})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mean_reward": "0.5"}, "mean_reward of job e1 is '0.5', not a number"),
+        ({"summary": {"total_tokens": {"all": 3}}}, r"total_tokens of job e1 is \{'all': 3\}, not a number"),
+        ({"results": {"items": 5}}, "results.items of job e1 is 5, not a list"),
+    ],
+)
+def test_what_is_no_number_and_no_list_is_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnexpectedAnswer, match=message):
+        EvalResult.from_response("e1", {"status": "failed", **fields})

@@ -162,11 +162,13 @@ def test_cancelling_is_safe_to_repeat(backend: ScriptedBackend) -> None:
     assert backend.body() == {"reason": "enough"}
 
 
-@pytest.mark.parametrize(("asked", "waited"), [("3", 3.0), ("9999", 30.0), ("Wed, 21 Oct 2026", 0.25)])
+@pytest.mark.parametrize(
+    ("asked", "waited"), [("3", 3.0), ("9999", 30.0), ("Wed, 21 Oct 2026", 0.25), ("²", 0.25)]
+)
 def test_retry_after_is_honoured_within_reason(
     backend: ScriptedBackend, time: FakeTime, asked: str, waited: float
 ) -> None:
-    backend.on("GET", STATUS, httpx.Response(429, headers={"Retry-After": asked}), ok())
+    backend.on("GET", STATUS, httpx.Response(429, headers=[(b"Retry-After", asked.encode("latin-1"))]), ok())
     client_of(backend, time).eval_status("e1")
     assert time.slept == [waited]
 
@@ -183,6 +185,28 @@ def test_an_answer_that_is_no_json_is_shown(backend: ScriptedBackend) -> None:
     backend.on("GET", STATUS, httpx.Response(200, html="<html>login</html>"))
     with pytest.raises(UnexpectedAnswer, match="with text/html; charset=utf-8 instead of JSON: '<html>login"):
         client_of(backend).eval_status("e1")
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+def test_an_answer_nested_too_deep_to_be_read_is_shown(backend: ScriptedBackend) -> None:
+    backend.on("GET", STATUS, httpx.Response(200, content=DEEP), httpx.Response(400, content=DEEP))
+    with pytest.raises(UnexpectedAnswer, match=r"instead of JSON: '\[\[\["):
+        client_of(backend).eval_status("e1")
+    with pytest.raises(InvalidRequestError, match=r"answered 400: \[\[\["):
+        client_of(backend).eval_status("e1")
+
+
+def test_a_redirect_is_not_followed_and_says_where_it_leads(backend: ScriptedBackend) -> None:
+    headers = {"Location": f"https://other.test/api?key={KEY}"}
+    backend.on("GET", STATUS, httpx.Response(301, headers=headers))
+    with pytest.raises(ApiError) as refused:
+        client_of(backend).eval_status("e1")
+    assert refused.value.detail == (
+        "it redirects to 'https://other.test/api?key=***'; if that is the backend, give its base URL"
+    )
+    assert len(backend.requests) == 1
 
 
 def test_an_answer_that_is_no_object_is_refused(backend: ScriptedBackend) -> None:

@@ -210,6 +210,7 @@ def test_the_summary_of_nothing_has_no_scores() -> None:
         ({"outcome_objectives": {"other": 1}, "outcome_reward": 0.9}, 0.9),
         ({"outcome_reward": "0.5"}, 0.5),
         ({"outcome_reward": True, "best_score": 0.1}, 0.1),
+        ({"outcome_reward": 10**400, "best_score": 0.1}, 0.1),
         ({"accuracy": 0.9, "reward": 0.9, "score": 0.9}, None),
         (None, None),
     ],
@@ -222,6 +223,15 @@ def test_a_score_is_read_where_the_published_client_reads_it(data: Any, score: f
 def test_a_best_score_of_zero_is_a_score(name: str) -> None:
     result = PromptLearningResult.from_response("pl_1", {"status": "running", "best_score": None, name: 0.0})
     assert result.best_score == 0.0
+
+
+def test_a_best_score_in_a_text_is_read_and_any_other_value_is_named() -> None:
+    assert (
+        PromptLearningResult.from_response("pl_1", {"status": "running", "best_score": "0.5"}).best_score
+        == 0.5
+    )
+    with pytest.raises(UnexpectedAnswer, match=r"best_reward of job pl_1 is \{\}, not a number"):
+        PromptLearningResult.from_response("pl_1", {"status": "running", "best_reward": {}})
 
 
 @pytest.mark.parametrize("word", ["succeeded", "completed", "complete", "Success"])

@@ -29,7 +29,7 @@ def test_an_event_may_have_several_data_lines_and_no_space() -> None:
     assert read(*(bytes([byte]) for byte in data)) == [{"seq": 3}]
 
 
-@pytest.mark.parametrize("data", ["[DONE]", "ping", "[1, 2]", "null", ""])
+@pytest.mark.parametrize("data", ["[DONE]", "ping", "[1, 2]", "null", "", "[" * 100_000])
 def test_data_that_is_no_object_is_left_out(data: str) -> None:
     assert read(f"data: {data}\n\n".encode(), b'data: {"seq": 1}\n\n') == [{"seq": 1}]
 

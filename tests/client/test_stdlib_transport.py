@@ -32,8 +32,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/hang":
             self.server.release.wait(10)  # type: ignore[attr-defined]
             return
+        if self.path == "/cut":
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b'{"status":')
+            self.close_connection = True
+            return
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
+        self.send_header("X-Name", "Zürich")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for piece in (b'{"status":', b' "ok"}', b""):
@@ -106,6 +114,20 @@ def test_a_server_that_does_not_answer_is_a_timeout(base: str) -> None:
         pytest.raises(httpx.ReadTimeout),
     ):
         http.get(base + "/hang")
+
+
+def test_a_body_that_is_cut_off_is_a_broken_connection(base: str) -> None:
+    with (
+        httpx.Client(transport=StdlibTransport()) as http,
+        pytest.raises(httpx.RemoteProtocolError, match="ended 90 bytes before the body did"),
+    ):
+        http.get(base + "/cut")
+
+
+def test_a_header_that_is_no_ascii_arrives(base: str) -> None:
+    with httpx.Client(transport=StdlibTransport()) as http:
+        answer = http.get(base)
+    assert (answer.headers["x-name"], answer.json()) == ("Zürich", {"status": "ok"})
 
 
 def test_a_closed_port_is_a_connection_error() -> None:
