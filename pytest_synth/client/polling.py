@@ -98,10 +98,12 @@ def status_of(document: Mapping[str, Any], job_id: str) -> JobStatus:
 
 def progress_of(document: Mapping[str, Any]) -> tuple[int, int] | None:
     """Read how many rollouts of how many are done; None if the document does not say."""
-    results = document.get("results")
-    for place in (results, document.get("progress")):
+    results, progress = document.get("results"), document.get("progress")
+    names = [(results, "completed", "total"), (progress, "completed", "total")]
+    names += [(progress, "rollouts_completed", "rollouts_total")]  # of a prompt-learning job
+    for place, of_done, of_total in names:
         if isinstance(place, Mapping):
-            done, total = place.get("completed"), place.get("total")
+            done, total = place.get(of_done), place.get(of_total)
             if isinstance(done, int) and isinstance(total, int):
                 return done, total
     return None

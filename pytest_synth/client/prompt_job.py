@@ -18,7 +18,7 @@ from pytest_synth.client.eval_job import OnStatus
 from pytest_synth.client.exchange import exchange
 from pytest_synth.client.flows import Flow, Json
 from pytest_synth.client.following import Follower, JobRoutes, OnEvent
-from pytest_synth.client.polling import ProgressLines, poll
+from pytest_synth.client.polling import ProgressLines, poll, progress_of
 from pytest_synth.client.prompt_config import PromptLearningJobConfig
 from pytest_synth.client.prompt_results import PromptLearningResult, PromptResults, read_prompt_results
 from pytest_synth.client.task_app_check import check_task_app, is_tunnel, split_url
@@ -299,6 +299,7 @@ class PromptLearningJob:
     ) -> Flow[PromptLearningResult]:
         routes = self._routes()
         lines = ProgressLines() if progress else None
+        told: set[str] = set()
 
         def read(left_s: float) -> Flow[Json]:
             wait = min(left_s, request_timeout)
@@ -306,9 +307,8 @@ class PromptLearningJob:
 
         def look(document: Json, status: JobStatus, elapsed_s: float) -> None:
             if lines is not None:
-                result = PromptLearningResult.from_response(routes.job_id, document)
-                score = "" if result.best_score is None else f" | score: {result.best_score:.2f}"
-                lines.show(result.status.value + score, elapsed_s)
+                for line in _told(routes.job_id, document, told):
+                    lines.show(line, elapsed_s)
             if on_status is not None:
                 on_status(document)
 
@@ -352,3 +352,18 @@ class PromptLearningJob:
 def check_rank(rank: int) -> None:
     if rank < 1:
         raise ConfigError(f"rank is {rank!r}; the best prompt has rank 1")
+
+
+def _told(job_id: str, document: Json, told: set[str]) -> list[str]:
+    """What there is to say of a job: the plan once, its state, and in the end what came of it."""
+    result = PromptLearningResult.from_response(job_id, document)
+    plan, summary = document.get("plan"), document.get("summary")
+    before = [f"plan: {plan['text']}"] if isinstance(plan, dict) and "text" in plan else []
+    state, done = result.status.value, progress_of(document)
+    if done is not None and not result.is_terminal:
+        state += f" | {done[0]}/{done[1]} rollouts"
+    if result.best_score is not None:
+        state += f" | score: {result.best_score:.2f}"
+    lines = [line for line in before if line not in told]
+    told.update(lines)
+    return [*lines, state, *([summary] if result.is_terminal and isinstance(summary, str) else [])]

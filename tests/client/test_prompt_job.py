@@ -248,6 +248,46 @@ def test_progress_shows_the_score(
     ]
 
 
+def test_progress_tells_the_plan_the_rollouts_and_the_outcome(
+    backend: ScriptedBackend, job: PromptLearningJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = {"plan": {"text": "80 rollouts: baseline 10, 1 of 9 children"}}
+    progress = {"progress": {"rollouts_completed": 41, "rollouts_total": 80}}
+    backend.on(
+        "GET",
+        JOB,
+        ok(status="queued", **plan),
+        ok(status="running", **plan),
+        ok(status="running", best_score=0.4, **plan, **progress),
+        ok(
+            status="succeeded",
+            best_score=0.4,
+            best_prompt="p",
+            summary="80 of 80 rollouts",
+            **plan,
+            **progress,
+        ),
+    )
+    job.poll_until_complete(interval=15.0, progress=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "[00:00] plan: 80 rollouts: baseline 10, 1 of 9 children",
+        "[00:00] queued",
+        "[00:15] running",
+        "[00:30] running | 41/80 rollouts | score: 0.40",
+        "[00:45] succeeded | score: 0.40",
+        "[00:45] 80 of 80 rollouts",
+    ]
+
+
+def test_a_poll_out_of_time_says_how_many_rollouts_are_done(
+    backend: ScriptedBackend, job: PromptLearningJob
+) -> None:
+    progress = {"rollouts_completed": 41, "rollouts_total": 80}
+    backend.on("GET", JOB, ok(status="running", progress=progress))
+    with pytest.raises(JobTimeout, match=r"still 'running' after 30 s \(41 of 80 rollouts done\)"):
+        job.poll_until_complete(timeout=30.0)
+
+
 def test_a_poll_out_of_time_raises_with_the_last_document(
     backend: ScriptedBackend, job: PromptLearningJob
 ) -> None:
