@@ -3,8 +3,8 @@
 A usual child does both on a minibatch of feedback seeds, which score nobody. Up to half of them are
 failures of its parent that are known already, which cost nothing to look at and teach most; the others are
 fresh. (gepa takes all of them fresh: benchmarks/gepa_quality.py compares.) A frugal child is for the initial
-population and for the end of the budget: it learns from few fresh seeds, or from known failures alone, and
-is judged on Pareto seeds, which its parent has run and which it would run anyway.
+population and for the end of the budget: it learns from few fresh seeds, at the very end from one, or from
+known failures alone, and is judged on Pareto seeds, which its parent has run and which it would run anyway.
 
 No child learns from the seeds that score it, as long as there is anything else to learn from. A reflection
 model that writes down what it is shown makes such candidates look perfect: on Banking77 with the offline
@@ -75,9 +75,11 @@ class Batches:
         gate = self._frugal_gate(parent)
         if known:
             yield Batch(known, gate)
-        few = self._fresh(parent, child, self._config.few_seeds)
-        if few is not None:
-            yield Batch(few, gate, len(few))
+        few: Keys | None = None
+        for number in range(self._config.few_seeds, 0, -1):
+            few = self._fresh(parent, child, number)
+            if few is not None:
+                yield Batch(few, gate, len(few))
         if fresh is None and not known and few is None:
             last = self._last_resort(parent)
             if last is not None:

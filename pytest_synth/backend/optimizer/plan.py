@@ -131,12 +131,15 @@ def make_plan(config: GepaConfig) -> Plan:
 def _children(rest: int, config: GepaConfig) -> tuple[int, int]:
     """How many children some rollouts pay for, at least and at most.
 
-    When the dearest child is no longer left, a frugal one costs at most what a founder does.
+    Where the cheapest usual child is no longer left, all are frugal: they cost at most what a founder does,
+    and the last one learns from as many seeds as are left, at least from one.
     """
-    cheapest, dearest = config.cheapest_child, config.dearest_child
-    fewest = [left // config.founder_cost for left in range(min(rest + 1, dearest))]
+    cheapest, dearest, pareto = config.cheapest_child, config.dearest_child, config.pareto_set_size
+    usual = config.minibatch_size + pareto  # of a parent that has run all that the child learns from
+    frugal = [divmod(left, config.founder_cost) for left in range(min(rest + 1, usual))]
+    fewest = [full + (left > pareto) for full, left in frugal]
     seen, lowest = 0, deque[int]()  # the places whose value no later one undercuts, in their order
-    for left in range(dearest, rest + 1):
+    for left in range(usual, rest + 1):
         for place in range(seen, left - cheapest + 1):
             while lowest and fewest[lowest[-1]] >= fewest[place]:
                 lowest.pop()
@@ -145,6 +148,5 @@ def _children(rest: int, config: GepaConfig) -> tuple[int, int]:
         while lowest[0] < left - dearest:
             lowest.popleft()
         fewest.append(1 + fewest[lowest[0]])
-    pareto = config.pareto_set_size
     most = 0 if rest < pareto else (rest - pareto) // cheapest + 1
     return fewest[rest], most

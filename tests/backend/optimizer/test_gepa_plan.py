@@ -19,7 +19,7 @@ def test_the_documented_example_is_planned_in_one_line() -> None:
     )
 
     assert make_plan(config).text == (
-        "80 rollouts: baseline 10, population 39, 0 to 1 of 9 children, final check 20"
+        "80 rollouts: baseline 10, population 39, 1 of 9 children, final check 20"
     )
 
 
@@ -74,11 +74,11 @@ def test_a_plan_counts_the_fewest_children_over_all_ways_to_spend_the_rest(
     config = replace(make_config(World()), minibatch_size=minibatch, pareto_set_size=pareto)
     fewest: list[int] = []
     for rest in range(200):
-        costs = range(config.cheapest_child, config.dearest_child + 1)
-        is_short = rest < config.dearest_child
-        fewest.append(
-            rest // config.founder_cost if is_short else 1 + min(fewest[rest - cost] for cost in costs)
-        )
+        costs = range(config.cheapest_child, min(rest, config.dearest_child) + 1)
+        if rest >= minibatch + pareto:
+            fewest.append(1 + min(fewest[rest - cost] for cost in costs))
+        else:
+            fewest.append(rest // config.founder_cost + (rest % config.founder_cost > pareto))
         assert _children(rest, config)[0] == fewest[rest]
 
 
@@ -89,9 +89,9 @@ def test_the_document_of_a_plan_holds_what_is_not_applied() -> None:
     assert plan.to_document()["text"] == plan.text
 
 
-@pytest.mark.parametrize("minibatch", [3, 8])
+@pytest.mark.parametrize("minibatch", [3, 8, 24])
 @pytest.mark.parametrize("founders", [0, 3])
-@pytest.mark.parametrize("budget", [43, 57, 80, 131, 300])
+@pytest.mark.parametrize("budget", [43, 57, 80, 83, 131, 300])
 @pytest.mark.parametrize("is_reused", [True, False])
 def test_a_run_stays_within_its_plan(budget: int, founders: int, minibatch: int, is_reused: bool) -> None:
     config = make_config(
@@ -105,6 +105,7 @@ def test_a_run_stays_within_its_plan(budget: int, founders: int, minibatch: int,
 
     outcome = run_search(config, host)
 
+    assert outcome.finish_reason == "budget"
     plan, used = outcome.plan, outcome.usage.by_purpose
     tried = [attempt for attempt in outcome.attempts if attempt.generation > 0]
     assert len(host.sent) == outcome.usage.rollouts <= budget
