@@ -39,6 +39,7 @@ from pytest_synth import (
 from pytest_synth._serving import ServerThread
 from pytest_synth.backend import BackendSettings, start
 from pytest_synth.client import PromptLearningResult, PromptResults
+from pytest_synth.errors import InvalidRequestError
 from pytest_synth.localapi import chat_completions_url
 from pytest_synth.tunnels import TunnelBackend, TunneledLocalAPI
 
@@ -138,7 +139,9 @@ def test_the_documented_code_runs_against_the_hosted_service(
     assert "running | score: 0.40" in capsys.readouterr().out
 
 
-def test_the_documented_code_runs_against_the_embedded_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_code_runs_against_the_embedded_backend(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def reply(body: dict[str, Any]) -> dict[str, Any]:
         system, last = (str(body["messages"][place]["content"]) for place in (0, -1))
         if not last.startswith("Customer Query: number"):
@@ -156,6 +159,20 @@ def test_the_documented_code_runs_against_the_embedded_backend(monkeypatch: pyte
     assert 0 < brought.prompts.total_rollouts <= 80
     assert brought.evaluated.mean_reward == pytest.approx(10 / 50)
     assert brought.health["status"] == "ok"
+    told = capsys.readouterr().out
+    assert "plan: 80 rollouts: baseline 10, population 39, 1 of 9 children, final check 20\n[00:00] " in told
+    assert f"] {brought.prompts.total_rollouts} of 80 rollouts: baseline 10, population " in told
+
+
+def test_the_documented_body_is_refused_without_key_and_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
+    with start(BackendSettings(environ={})) as backend:
+        monkeypatch.setenv("SYNTH_BACKEND_URL", backend.url)
+        with pytest.raises(InvalidRequestError) as refusal:
+            asyncio.run(documented_code(reward_of_a_model_call))
+    remedy = (
+        "provider 'openai' has no key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server that needs none"
+    )
+    assert f"prompt_learning.policy: {remedy}" in str(refusal.value)
 
 
 async def documented_code(reward_of: RewardOf) -> Brought:
