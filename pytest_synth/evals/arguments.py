@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Set
 from typing import Any
@@ -34,17 +35,17 @@ def seeds_argument(name: str = "seeds", *, twice: str = "") -> Callable[[object]
             raise SpecError(f"{name} is {value!r}; give a range or a list of whole numbers, as in range(50)")
         if isinstance(value, range) and value[MAX_ROLLOUTS:]:
             raise SpecError(f"{name} is {value!r}; an eval may have {MAX_ROLLOUTS:,} rollouts")
-        seeds = tuple(sorted(value)) if isinstance(value, Set) else tuple(value)
+        seeds = tuple(value)
         if not seeds:
             raise SpecError(f"{name} is empty; at least one seed is needed")
         seen: set[int] = set()
         for seed in seeds:
-            if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**53:  # JSON's limit
                 raise SpecError(f"{name} holds {seed!r}; a seed is a whole number from 0")
             if seed in seen:
                 raise SpecError(f"{name} holds {seed} twice{twice}")
             seen.add(seed)
-        return seeds
+        return tuple(sorted(seeds)) if isinstance(value, Set) else seeds
 
     return check
 
@@ -55,7 +56,7 @@ def number_argument(
     def check(value: object) -> float | None:
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
             raise SpecError(f"{name} is {value!r}; allowed: {allowed}")
         if not accept(value):
             raise SpecError(f"{name} is {value!r}; allowed: {allowed}")
@@ -92,6 +93,27 @@ def mapping_argument(name: str) -> Callable[[object], dict[str, Any] | None]:
             return None
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise SpecError(f"{name} is {value!r}; allowed: a mapping with names as keys")
+        for key, entry in value.items():
+            if not _has_json_form(entry):
+                raise SpecError(
+                    f"{name}[{key!r}] is {entry!r}; allowed: what JSON can hold (texts, finite numbers, "
+                    "true and false, None, lists and mappings of these)"
+                )
         return dict(value)
 
     return check
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
+
+
+def _has_json_form(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True

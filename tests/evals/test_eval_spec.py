@@ -89,6 +89,21 @@ def test_prompt_may_be_a_text_messages_or_a_file_beside_the_test(tmp_path: Path)
         pytest.param(
             {"seeds": [1], "prompt": Path("absent.md")}, "cannot read the prompt file", id="prompt file"
         ),
+        pytest.param({"seeds": {1, "a"}}, "seeds holds 'a'; a seed is a whole number", id="mixed set"),
+        pytest.param({"seeds": [2**53]}, "seeds holds 9007199254740992; a seed is a whole", id="beyond JSON"),
+        pytest.param(
+            {"seeds": [1], "min_reward": 10**400}, "min_reward is 1000", id="number that no float can hold"
+        ),
+        pytest.param(
+            {"seeds": [1], "env_config": {"rows": {1, 2}}},
+            "env_config['rows'] is {1, 2}; allowed: what JSON can hold",
+            id="no JSON",
+        ),
+        pytest.param(
+            {"seeds": [1], "policy": {"temperature": float("nan")}},
+            "policy['temperature'] is nan; allowed: what JSON can hold",
+            id="nan in a policy",
+        ),
         pytest.param(
             {"seeds": [1], "split": "test", "env_config": {"split": "train"}},
             "split is 'test' and env_config['split'] is 'train'; give one of them",
