@@ -16,9 +16,10 @@ from pytest_synth.localapi.answers import InvalidAnswer, encode
 
 _LONGEST = 2000  # characters of an exception's text that are passed on
 _SHORTEST_SECRET = 8  # shorter values are words rather than keys; blanking them would garble messages
+_OURS = str(Path(__file__).parent.parent) + os.sep
 _LIBRARIES = tuple(
     {
-        str(Path(__file__).parent.parent) + os.sep,
+        _OURS,
         *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")),
     }
 )
@@ -32,7 +33,7 @@ def failure(status: int, code: str, message: str, **more: Any) -> HTTPException:
 def raised(code: str, error: BaseException, secrets: Iterable[str]) -> HTTPException:
     """Make the answer to an exception of the user's code: 500, its type, text and place."""
     leaf = _leaf(error)
-    name, text, where = type(leaf).__name__, str(leaf), place(leaf)
+    name, text, where = type(leaf).__name__, _text(leaf), place(leaf)
     if len(text) > _LONGEST:
         text = text[:_LONGEST] + " ..."
     message = f"{name}: {text}" if text else name
@@ -43,12 +44,14 @@ def raised(code: str, error: BaseException, secrets: Iterable[str]) -> HTTPExcep
 
 
 def place(error: BaseException) -> str | None:
-    """Say where an exception was raised: the innermost frame of the user's own files, else of any."""
+    """Say where an exception was raised: the innermost frame of the user's own files, else of a library."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return None
     own = [frame for frame in frames if not _is_library(frame.filename)]
     frame = (own or list(frames))[-1]
+    if frame.filename.startswith(_OURS):
+        return None  # no place that would help anybody
     return f"{_short(frame.filename)}:{frame.lineno} in {frame.name}"
 
 
@@ -78,6 +81,13 @@ def environment_secrets() -> list[str]:
         for part in value.split(",")
         if part.strip()
     ]
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the user's own class may do anything
+        return "(its text cannot be read)"
 
 
 def _leaf(error: BaseException) -> BaseException:

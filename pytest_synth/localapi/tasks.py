@@ -224,7 +224,12 @@ def read_score(result: object) -> RolloutMetrics:
         value, feedback = result
         if feedback is not None and not isinstance(feedback, str):
             raise InvalidAnswer(f"score returned {result!r}; its feedback must be a text")
-    number = _number(value)
+    try:
+        number = _number(value)
+    except OverflowError as error:
+        raise InvalidAnswer(
+            "score returned a number that is too large for a float; it must return a number in [0, 1]"
+        ) from error
     if number is None:
         raise InvalidAnswer(
             f"score returned {result!r}; it must return a number in [0, 1], a bool, (number, feedback) "

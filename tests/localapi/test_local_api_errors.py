@@ -40,6 +40,15 @@ def in_a_library(*_: Any) -> Any:
     return json.loads("{")
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def unspeakable(*_: Any) -> Any:
+    raise Unspeakable
+
+
 def cut_text(*_: Any) -> Any:
     raise ValueError("cut \ud83d")
 
@@ -62,6 +71,7 @@ async def cancel_itself(*_: Any) -> Any:
             deep_async, "ValueError: invalid literal for int() with base 10: 'x1'", "deep", id="async"
         ),
         pytest.param(cut_text, "ValueError: cut ? (", "cut_text", id="half a surrogate pair"),
+        pytest.param(unspeakable, "Unspeakable: (its text cannot be read)", "unspeakable", id="no text"),
         pytest.param(in_a_library, "JSONDecodeError: Expecting", "in_a_library", id="raised in a library"),
         pytest.param(stop_iteration, "RuntimeError: the function raised StopIteration", None, id="iterator"),
         pytest.param(fail_the_test, "Failed: not like that", "fail_the_test", id="pytest.fail"),

@@ -76,6 +76,7 @@ def test_score_may_be_given_in_every_usual_way(score: Any, reward: float, feedba
         (1.7, "score is 1.7, outside [0, 1]; score returned 1.7"),
         (-1, "score is -1.0, outside [0, 1]; score returned -1"),
         (math.nan, "score is nan, not a finite number; score returned nan"),
+        pytest.param(10**5000, "score returned a number that is too large for a float", id="huge"),
         ((2, "too good"), "score is 2.0, outside [0, 1]; score returned (2, 'too good')"),
         (None, "score returned None; it must return a number in [0, 1], a bool, (number, feedback) or"),
         ("yes", "score returned 'yes'; it must return a number in [0, 1]"),
