@@ -59,11 +59,24 @@ def parse(raw: bytes) -> dict[str, Any]:
     """
     try:
         body = json.loads(raw)
+        if b"\\ud" in raw or b"\\uD" in raw:
+            body = _whole(body)
     except ValueError as error:
         raise CallRefused(400, f"the body is not JSON: {error}") from error
+    except RecursionError as error:
+        raise CallRefused(400, "the body is not JSON: it is nested too deep") from error
     if not isinstance(body, dict):
         raise CallRefused(400, f"the body is {type(body).__name__}, not an object")
     return body
+
+
+def _whole(value: Any) -> Any:
+    """Make halves of surrogate pairs "?": texts that were cut inside one cannot be stored, nor hashed."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(entry) for key, entry in value.items()}
+    return [_whole(entry) for entry in value] if isinstance(value, list) else value
 
 
 def plan_call(

@@ -86,6 +86,7 @@ def test_the_trial_of_one_rollout_does_not_open_with_the_id_of_another(served: G
     ("body", "message"),
     [
         pytest.param(b"{", "the body is not JSON: ", id="no-json"),
+        pytest.param(b"[" * 100_000, "the body is not JSON: it is nested too deep", id="too-deep"),
         pytest.param(b"[]", "the body is list, not an object", id="list"),
         pytest.param(b"{}", "'messages' must be a list with at least one message", id="no-messages"),
         pytest.param(b'{"messages": ["x"]}', "messages[0] is str, not an object", id="text-message"),

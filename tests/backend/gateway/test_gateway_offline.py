@@ -21,6 +21,14 @@ def test_the_offline_model_answers_without_network_or_cost(served: GatewayUnderT
     assert served.provider.seen == []
 
 
+def test_half_a_surrogate_pair_of_a_row_that_was_cut_costs_no_rollout(served: GatewayUnderTest) -> None:
+    rollout = served.open({})
+    body = chat("I lost my card \N{PACKAGE} \ud83d", system=SYSTEM)
+    answer = served.post(rollout, content=json.dumps(body).encode())
+    assert answer.json()["choices"][0]["message"]["content"] == "cards"
+    assert served.gateway.close_rollout(rollout).query == "I lost my card \N{PACKAGE} ?"
+
+
 def test_the_offline_model_streams(served: GatewayUnderTest) -> None:
     body = chat("I lost my card", system=SYSTEM, stream=True, stream_options={"include_usage": True})
     answer = served.post(served.open({}), body)
