@@ -47,14 +47,21 @@ class _LifespanWatch:
     def __init__(self, app: Any) -> None:
         self._app = app
         self.failure: BaseException | None = None
+        self.said = ""  # by an app that reports its failure and raises nothing
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
             return
+
+        async def listen(message: Any) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                self.said = message.get("message", "")
+            await send(message)
+
         try:
-            await self._app(scope, receive, send)
-        except Exception as error:
+            await self._app(scope, receive, listen)
+        except BaseException as error:
             self.failure = error
             raise
 
@@ -115,13 +122,19 @@ class ServerThread:
         while not self._server.started:
             if not self._thread.is_alive():
                 self._sock.close()
-                cause = self._watch.failure or self._failure
-                raise ServerDied("the app ended during its start-up") from cause
+                raise self._died()
             if monotonic() > deadline:
                 self.stop()
                 raise ServerDied(f"the app did not finish its start-up within {START_S:.0f} s")
             time.sleep(_POLL_S)
         return self
+
+    def _died(self) -> ServerDied:
+        """Say why the thread has ended; uvicorn itself leaves by a SystemExit that tells nothing."""
+        watch, text = self._watch, "the app ended during its start-up"
+        died = ServerDied(f"{text}: {watch.said}" if watch.said and watch.failure is None else text)
+        died.__cause__ = watch.failure or (None if isinstance(self._failure, SystemExit) else self._failure)
+        return died
 
     def begin_stop(self) -> None:
         """Take no new connection from now on; `stop` waits for the end."""

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -56,6 +57,27 @@ def test_failed_start_up_names_the_exception_of_the_app() -> None:
     with pytest.raises(ServerDied) as caught:
         ServerThread(Starlette(lifespan=broken)).start()
     assert repr(caught.value.__cause__) == "ValueError('no data folder')"
+
+
+def test_failed_start_up_names_an_exit_of_the_app_and_not_the_servers() -> None:
+    @asynccontextmanager
+    async def leaves(app: Starlette) -> AsyncIterator[None]:
+        raise SystemExit("no data folder")
+        yield
+
+    with pytest.raises(ServerDied) as caught:
+        ServerThread(Starlette(lifespan=leaves)).start()
+    assert repr(caught.value.__cause__) == "SystemExit('no data folder')"
+
+
+def test_failed_start_up_of_an_app_that_raises_nothing_says_what_the_app_says() -> None:
+    async def declines(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no data folder"})
+
+    with pytest.raises(ServerDied, match=r"^the app ended during its start-up: no data folder$") as caught:
+        ServerThread(declines).start()
+    assert caught.value.__cause__ is None
 
 
 def test_stop_cuts_a_request_that_does_not_end() -> None:

@@ -193,12 +193,12 @@ class Resources:
         return SynthClient(url, key, transport=transport)
 
     def _use(self, app: object) -> App:
-        if isinstance(app, str):
-            return self._use_url(app)
         if isinstance(app, AppReference):
             if self._owner is not None:
                 return OwnedApp(self._owner, app.target, app.rootpath)
             app = load_app(app)
+        if isinstance(app, str):
+            return self._use_url(app)
         if not callable(app):
             raise ConfigError(
                 f"the task app is an object of type {type(app).__name__}; give an ASGI app or an http(s) URL"
@@ -214,6 +214,11 @@ class Resources:
 
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"the task app is {url!r}; give an ASGI app or an http(s) URL")
+        try:
+            urlsplit(url)
+        except ValueError as error:
+            shown = _without_login(url)
+            raise ConfigError(f"the task app's URL {shown!r} cannot be read: {error}") from error
         url, key = url.rstrip("/"), _users_key()
         if not is_near(url) or (self._tunnel_kind() == "localhost" and self.backend().takes_extensions):
             return GivenApp(url, key)
@@ -225,9 +230,10 @@ class Resources:
     def _serve(self, app: Any, key: str | None) -> ServedApp:
         """Serve an app here, and open the tunnel to it."""
         from pytest_synth._serving import ServerDied, ServerThread
+        from pytest_synth.evals.named_errors import NamedErrors
         from pytest_synth.tunnels import open_tunnel
 
-        routes = None
+        app, routes = NamedErrors(app), None
         if not self.backend().takes_extensions:
             from pytest_synth.evals.relaying import JobRoutes
 
@@ -235,8 +241,8 @@ class Resources:
         try:
             server = self._stack.enter_context(ServerThread(app, name="synth-task-app"))
         except ServerDied as error:
-            cause = error.__cause__ or error
-            raise TaskAppError(f"the task app did not start: {_describe(cause)}") from error
+            why = str(error) if error.__cause__ is None else _describe(error.__cause__)
+            raise TaskAppError(f"the task app did not start: {why}") from error
         self._servers.append(server)
         kind = self._tunnel_kind()
         if kind != "localhost":
@@ -293,9 +299,23 @@ def _synth_api_key(url: str) -> str:
 
 
 def _users_key() -> str | None:
-    """The user's own key for task apps; an empty variable is none."""
-    values = (os.environ.get(name, "").strip() for name in (KEY_VARIABLE, f"DEV_{KEY_VARIABLE}"))
-    return next(filter(None, values), None)
+    """The user's own key for task apps; an empty variable is none.
+
+    Raises:
+        ConfigError: If it cannot be sent in a header.
+    """
+    for name in (KEY_VARIABLE, f"DEV_{KEY_VARIABLE}"):
+        key = os.environ.get(name, "").strip()
+        if key and (not key.isascii() or not key.isprintable() or " " in key):
+            raise ConfigError(f"{name} holds a space, a line break or a non-ASCII character")
+        if key:
+            return key
+    return None
+
+
+def _without_login(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 @contextmanager

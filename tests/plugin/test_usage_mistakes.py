@@ -180,6 +180,13 @@ def test_settings_come_from_flag_then_environment_then_ini(
             "broken:app", "cannot load the task app 'broken:app': ValueError: at import*", id="import"
         ),
         pytest.param("broken_start:app", "the task app did not start: RuntimeError: no data*", id="start-up"),
+        pytest.param("plain:declines", "the task app did not start: the app ended*: no data*", id="declines"),
+        pytest.param("plain:make_url", "the task app's URL 'http://*' cannot be read: *", id="no URL"),
+        pytest.param(
+            "plain:make_factory",
+            "*/health with 500: task_app_failed: TypeError: *takes 0 positional arguments*",
+            id="factory in a factory",
+        ),
         pytest.param(
             "my_app:ROWS",
             "the task app is an object of type dict; give an ASGI app or an http(s) URL*",
@@ -203,6 +210,17 @@ def test_task_app_that_cannot_be_served_is_one_clear_line(
 
         app = FastAPI(lifespan=lifespan)
         """,
+        plain="""
+        async def declines(scope, receive, send):
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": "no data"})
+
+        def make_url():
+            return "http://me:secret@[::1"
+
+        def make_factory():
+            return make_url
+        """,
         test_file="""
         import pytest
         @pytest.mark.synth_eval(seeds=range(3), min_reward=0.5)
@@ -213,6 +231,47 @@ def test_task_app_that_cannot_be_served_is_one_clear_line(
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([f"gate incomplete: 3 of 3 seeds have no reward (*{text}"])
     assert "Traceback" not in result.stderr.str() + result.stdout.str()
+    assert "secret" not in result.stdout.str()
+
+
+def test_exception_of_a_users_own_app_is_named(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        own="""
+        from fastapi import FastAPI
+
+        app = FastAPI()
+
+        @app.get("/health")
+        async def health(): return {}
+
+        @app.post("/rollout")
+        async def rollout():
+            raise RuntimeError("the disk is full")
+        """,
+        test_file="""
+        import pytest
+        @pytest.mark.synth_eval(seeds=range(3), min_reward=0.5)
+        def test_it(): ...
+        """,
+    )
+    result = project.runpytest("-p", "no:randomly", "--synth-app", "own:app")
+    result.stdout.fnmatch_lines(
+        ["*0-2: task app answered 500: task_app_failed: RuntimeError: the disk is full (own.py:10 in roll*"]
+    )
+
+
+def test_key_that_cannot_be_sent_is_refused_by_its_name(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.makepyfile(
+        "import pytest\n@pytest.mark.synth_eval(seeds=[1], min_reward=0.5)\ndef test_it(): ..."
+    )
+    monkeypatch.setenv("ENVIRONMENT_API_KEY", "schlüssel-1234")
+    result = project.runpytest("-p", "no:randomly")
+    result.stdout.fnmatch_lines(
+        ["*(1: ENVIRONMENT_API_KEY holds a space, a line break or a non-ASCII character)"]
+    )
+    result.stdout.no_fnmatch_line("*schlüssel*")
 
 
 def test_factory_without_arguments_makes_the_app(project: pytest.Pytester) -> None:
