@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from pytest_synth.cli import build_parser
+from pytest_synth.evals.optimize_spec import ARGUMENTS as SEARCH_ARGUMENTS
 from pytest_synth.evals.spec import ARGUMENTS
 from pytest_synth.plugin.options import OPTIONS
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def python_files() -> dict[str, str]:
@@ -41,6 +43,20 @@ def test_marker_table_names_every_argument() -> None:
     rows = re.findall(r"^\| (`[^|]*`) \|", section("The marker"), re.MULTILINE)
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert sorted(named) == sorted(ARGUMENTS)
+
+
+def test_table_of_the_search_names_every_argument() -> None:
+    named = re.findall(r"^\| `(\w+)` \|", section("A better prompt"), re.MULTILINE)
+    assert sorted(named) == sorted(SEARCH_ARGUMENTS)
+
+
+def test_search_and_snapshot_are_those_of_the_example() -> None:
+    blocks = re.findall(r"```\n(.*?)```", section("A better prompt"), re.DOTALL)
+    example = ROOT / "examples" / "support_intents"
+    test = (example / "test_support_intents.py").read_text(encoding="utf-8")
+    assert blocks[0] in test
+    (stored,) = (example / "__snapshots__").rglob("*.prompt")
+    assert stored.read_text(encoding="utf-8").startswith(blocks[3])
 
 
 def test_option_table_names_every_option_with_its_default() -> None:
