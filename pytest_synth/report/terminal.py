@@ -123,12 +123,20 @@ def _total(entries: Sequence[EvalEntry], width: int) -> list[str]:
 
 
 def _wrap(parts: Sequence[str], width: int) -> list[str]:
+    """Join with semicolons; a part that is too long for a line is broken at its commas."""
     lines: list[str] = []
     for part in parts:
         if lines and len(lines[-1]) + 2 + len(part) <= width:
             lines[-1] += f"; {part}"
-        else:
-            lines.append(part)
+            continue
+        first, *others = part.split(", ") if len(part) > width else [part]
+        lines.append(first)
+        for piece in others:
+            if len(lines[-1]) + 3 + len(piece) <= width:  # a comma may follow
+                lines[-1] += f", {piece}"
+            else:
+                lines[-1] += ","
+                lines.append(piece)
     return lines
 
 

@@ -65,6 +65,19 @@ def test_no_line_is_wider_than_the_terminal_and_the_end_of_a_node_id_is_kept(wid
     assert "-17]  " in lines[2]
 
 
+def test_many_outcomes_are_told_on_several_lines() -> None:
+    shown = [(26, GOOD), (3, replace(GOOD, outcome="measured")), (3, BAD), (2, DEAD)]
+    evals = [entry for n, entry in shown for _ in range(n)]
+    evals += [replace(entry, expected_failure=True) for entry in (BAD, DEAD)]
+    lines = terminal_lines(evals, width=80)
+    assert max(map(len, lines)) <= 80
+    assert lines[-3:] == [
+        "36 evals: 26 passed, 3 measured, 3 failed, 1 failed (expected), 2 incomplete,",
+        "1 incomplete (expected); 6,660 rollouts; 444,420 tokens; cost unknown",
+        "replayed 15 calls",
+    ]
+
+
 @pytest.mark.parametrize(
     ("width", "unicode"), [pytest.param(79, True, id="narrow"), pytest.param(100, False, id="no unicode")]
 )
