@@ -10,7 +10,7 @@ from pytest_synth.report.html_evals import diff_markup, facts_list
 from pytest_synth.report.markup import Markup, element, join
 from pytest_synth.report.optimizations import held_out_text, reward_text
 from pytest_synth.report.svg import reward_curve
-from pytest_synth.report.text import count, dollars
+from pytest_synth.report.text import count, dollars, one_line
 
 
 def optimization_section(entry: OptimizationEntry, id_: str) -> Markup:
@@ -19,6 +19,7 @@ def optimization_section(entry: OptimizationEntry, id_: str) -> Markup:
         "section",
         element("h2", f"Optimisation of {entry.node_id}", id=id_),
         element("p", held_out_text(entry), class_="verdict"),
+        element("p", one_line(entry.decision, 2000)) if entry.decision else None,
         facts_list(
             {
                 "Rollouts": f"{entry.rollouts:,} of {entry.budget:,}",

@@ -127,6 +127,18 @@ def test_verdict_numbers_and_failing_seeds_are_all_there() -> None:
         assert told in text, told
 
 
+def test_seeds_without_a_reward_and_decisions_on_prompts_are_told() -> None:
+    run = whole_run()
+    incomplete = run.evals[2]
+    lost = tuple(row.model_copy(update={"query": "Where is <it>?"}) for row in incomplete.rows if row.error)
+    decided = run.optimizations[0].model_copy(update={"decision": "better: 0.50 -> 0.75 on 10 eval seeds"})
+    page = to_html(RunReport(evals=(replace(incomplete, rows=lost),), optimizations=(decided,)))
+    summary = '<summary>seed test/101, no reward<span class="soft">: Where is &lt;it&gt;?</span></summary>'
+    assert summary in page
+    assert "<dt>Why</dt><dd>task app answered 500 </dd>" in page
+    assert "<p>better: 0.50 -&gt; 0.75 on 10 eval seeds</p>" in page
+
+
 def test_every_seed_has_its_row() -> None:
     page = to_html(whole_run(evals=1, seeds=50))
     (table,) = re.findall(r'<table class="stack seeds">.*?</table>', page, re.DOTALL)
