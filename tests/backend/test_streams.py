@@ -235,6 +235,29 @@ def test_a_reader_that_goes_away_is_forgotten(tmp_path: Path) -> None:
         asyncio.run(scene())
 
 
+def test_others_have_their_turn_during_a_replay(tmp_path: Path) -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def scene() -> int:
+        task = asyncio.create_task(other())
+        count = len([event async for event in Feeds(store).follow(job, since_seq=0)])
+        task.cancel()
+        return count
+
+    with job_of(tmp_path) as (store, job):
+        for _ in range(200):
+            store.events.add(job.number, "eval.policy.job.progress", {})
+        store.jobs.end(job.number, JobStatus.COMPLETED)
+        assert asyncio.run(scene()) == 200
+    assert turns >= 200
+
+
 def test_an_unknown_jobs_stream_is_404(api: Api) -> None:
     for path in PATHS:
         assert api.http.get(path.format("eval-nope")).status_code == 404

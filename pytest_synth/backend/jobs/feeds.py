@@ -73,6 +73,8 @@ class Feeds:
                         await asyncio.sleep(end.left_s(now, event["type"]))
                     yield event
                     cursor = event["seq"]
+                    # Nothing else waits in a replay: others' turn, and how a lost reader is noticed.
+                    await asyncio.sleep(0)
                 if len(page) == _PAGE:
                     continue
                 if now.status.is_terminal:
