@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_synth.evals.baselines import file_name
-from pytest_synth.evals.entries import prompt_messages
 from pytest_synth.plugin.detect import COLLECTED, name_of
 from pytest_synth.prompt_files import SUFFIX
 from pytest_synth.prompts import Prompt, StoredPrompt, load_stored_prompt
@@ -95,6 +94,8 @@ def stale_in_rows(choice: PromptChoice, rows: Iterable[EvalRow]) -> str | None:
 
 def with_code_prompt(entry: EvalEntry, choice: PromptChoice) -> EvalEntry:
     """An entry that shows what the stored prompt has changed of the code's."""
+    from pytest_synth.evals.entries import prompt_messages  # a run without evals must not load pydantic
+
     if choice.stored is None or choice.code is None:
         return entry
     return entry.model_copy(update={"code_prompt": prompt_messages(choice.code)})
