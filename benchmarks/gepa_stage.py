@@ -201,7 +201,9 @@ class Serving:
         answer = self._http.get(f"{JOBS}/{job_id}/events", params={"limit": 10_000}).raise_for_status()
         return list(answer.json()["events"])
 
-    def wait(self, job_id: str, within_s: float = SEARCH_S) -> dict[str, Any] | None:
+    def wait(
+        self, job_id: str, within_s: float = SEARCH_S, *, poll_s: float = _POLL_S
+    ) -> dict[str, Any] | None:
         """The status of a job that has ended; None if it has not by then."""
         end = time.monotonic() + within_s
         while True:
@@ -210,7 +212,7 @@ class Serving:
                 return status
             if time.monotonic() > end:
                 return None
-            time.sleep(_POLL_S)
+            time.sleep(poll_s)
 
 
 @contextmanager
