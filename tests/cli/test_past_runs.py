@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 import webbrowser
 from collections.abc import Iterator
@@ -163,6 +165,27 @@ def test_merge_prints_one_table_writes_the_reports_and_is_0_when_all_gates_pass(
     assert (len(document["evals"]), len(document["optimizations"])) == (2, 2)
     assert (folder / "out" / "all.html").read_text().startswith("<!doctype html>")
     assert (folder / "summary").read_text(encoding="utf-8").startswith("### pytest-synth: 1 passed")
+
+
+def test_a_terminal_without_sparklines_gets_them_as_escapes(folder: Path) -> None:
+    part_file(folder / "part.json", replace(ENTRY, rows=[row(1, 1.0)]))
+    command = [sys.executable, "-m", "pytest_synth.cli", "merge", "part.json"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "100"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"\\u2588  passed" in done.stdout
+
+
+def test_a_reader_that_has_read_enough_gets_no_traceback(folder: Path) -> None:
+    remembered(folder).remember(RunReport(evals=(ENTRY,) * 3000))
+    command = [sys.executable, "-m", "pytest_synth.cli", "history"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"test_a.py::test_b\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1
 
 
 def test_merge_is_1_when_a_gate_is_red_and_says_why(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
