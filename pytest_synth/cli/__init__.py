@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without "▁" is no reason to fail
+            stream.reconfigure(errors="backslashreplace")  # a terminal without "…" is no reason to fail
     try:
         code = int(args.run(args))
         sys.stdout.flush()

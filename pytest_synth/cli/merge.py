@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from pytest_synth.evals.parts import read_part
     from pytest_synth.evals.reports import append_step_summary, check_report_path, make_report, write_report
     from pytest_synth.report import failure_text, terminal_lines
+    from pytest_synth.report.terminal import can_show_bars
 
     for path in args.report:
         check_report_path(path)
@@ -58,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     red = [entry for entry in entries if entry.is_red]
     for entry in red:
         print(f"{entry.node_id}\n{failure_text(entry)}\n")
-    print("\n".join(terminal_lines(entries, width=shutil.get_terminal_size((100, 24)).columns)))
+    width = shutil.get_terminal_size((100, 24)).columns
+    print("\n".join(terminal_lines(entries, width=width, unicode=can_show_bars(sys.stdout.encoding))))
     report = make_report(entries, (found for part in parts.values() for found in part.optimizations))
     for path in args.report:
         write_report(report, path)

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_synth.report import EvalEntry, OptimizationEntry, terminal_lines
 from pytest_synth.report.optimizations import optimization_text
+from pytest_synth.report.terminal import can_show_bars
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -66,7 +67,9 @@ def write_summary(
     if not entries:
         return
     reporter.write_sep("=", "synth evals")  # as pytest's own: it ends the line of dots
-    for line in terminal_lines(entries, width=reporter._tw.fullwidth):
+    writer = reporter._tw
+    unicode = can_show_bars(getattr(writer._file, "encoding", None))
+    for line in terminal_lines(entries, width=writer.fullwidth, unicode=unicode):
         outcome = line.rsplit("  ", 1)[-1]
         color = _MARKUP.get(outcome)
         reporter.write_line(line, **({color: True} if color else {}))

@@ -56,6 +56,15 @@ def _length(widths: Sequence[int]) -> int:
     return sum(widths) + 2 * (len(widths) - 1)
 
 
+def can_show_bars(encoding: str | None) -> bool:
+    """Whether a terminal with this encoding can show sparklines; None: it takes any character."""
+    try:
+        _BARS.encode(encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def sparkline(rewards: Sequence[float]) -> str:
     """How often rewards fall into each eighth of [0, 1]; the last one holds 1."""
     bins = [0] * _BINS

@@ -167,13 +167,16 @@ def test_merge_prints_one_table_writes_the_reports_and_is_0_when_all_gates_pass(
     assert (folder / "summary").read_text(encoding="utf-8").startswith("### pytest-synth: 1 passed")
 
 
-def test_a_terminal_without_sparklines_gets_them_as_escapes(folder: Path) -> None:
-    part_file(folder / "part.json", replace(ENTRY, rows=[row(1, 1.0)]))
+def test_a_terminal_of_ascii_gets_no_sparkline_and_escapes(folder: Path) -> None:
+    long = replace(ENTRY, node_id="test_a.py::test_" + "b" * 200)
+    part_file(folder / "part.json", replace(ENTRY, rows=[row(1, 1.0)]), long)
     command = [sys.executable, "-m", "pytest_synth.cli", "merge", "part.json"]
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "100"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert b"\\u2588  passed" in done.stdout
+    (_, plain, cut, *_) = done.stdout.decode("ascii").splitlines()
+    assert plain.endswith("0.87  0.80  20/20      -  passed")
+    assert "\\u2026bbbb" in cut
 
 
 def test_a_reader_that_has_read_enough_gets_no_traceback(folder: Path) -> None:

@@ -321,3 +321,14 @@ def test_failing_seeds_are_told_with_their_model_calls_and_every_known_prompt(
     assert markers.prompt[0].pattern == "Labels:\n- red\n- blue: water"
     assert markers.calls == ()  # it has passed
     assert "model call 1 of 1, offline/lexical" in (project.path / "r.html").read_text(encoding="utf-8")
+
+
+def test_terminal_that_has_no_bars_gets_no_sparkline(
+    reported: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = run(reported, "-k", "good").stdout
+    shown.fnmatch_lines(["eval * rewards  gate", "test_it.py::test_good * █  passed"])
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    result = reported.runpytest_subprocess("-p", "no:randomly", "-k", "good")
+    result.stdout.fnmatch_lines(["eval * per s  gate", "test_it.py::test_good * 20/20 * passed"])
+    result.stdout.no_fnmatch_line("*\\u25*")
