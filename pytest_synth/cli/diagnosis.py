@@ -12,7 +12,7 @@ from pytest_synth.cli.check import Check, Status
 from pytest_synth.cli.errand import Errand, Outcome, judge_inference, judge_rollout, problem_check
 from pytest_synth.cli.shapes import Answer, Problem, read_status, read_task, read_taskset, shorten
 from pytest_synth.errors import AuthenticationError, ConfigError, NotFoundError, SynthError, TunnelError
-from pytest_synth.evals.resources import AppAddress, AppReference, Resources
+from pytest_synth.evals.resources import AppAddress, AppReference, Resources, without_login
 
 if TYPE_CHECKING:
     from pytest_synth.cli.tap import Tap
@@ -150,19 +150,20 @@ class Diagnosis:
             remedy = "give a URL or MODULE:ATTR, or set synth_app in pytest's configuration"
             self._add("task app", "failed", "synth_app", "no task app is named", remedy)
             return None
+        is_url = "://" in named
         try:
-            address = local.address_of(
-                named if "://" in named else AppReference(named, self._settings.rootpath)
-            )
+            address = local.address_of(named if is_url else AppReference(named, self._settings.rootpath))
         except SynthError as error:
             remedy = f"make it importable from {self._settings.rootpath}, and able to start"
-            self._add("task app", "failed", named, str(error), remedy)
+            shown = without_login(named) if is_url else named
+            self._add("task app", "failed", shown, str(error), "correct its address" if is_url else remedy)
             return None
+        asked = f"{without_login(address.url)}/health"
         problem = read_status(_get(address, "/health"))
         if problem is not None:
-            self._problem("task app", f"{address.url}/health", problem)
+            self._problem("task app", asked, problem)
             return None
-        self._add("task app", "ok", f"{address.url}/health", "answers, and accepts the key")
+        self._add("task app", "ok", asked, "answers, and accepts the key")
         return address
 
     def _task_info(self, address: AppAddress) -> None:
@@ -228,7 +229,9 @@ class Diagnosis:
             self._add("tunnel", "ok", "localhost", "none needed, the backend is on this machine")
             return f"http://127.0.0.1:{port}"
         if not is_own and not _is_here(address.url):
-            self._add("tunnel", "ok", address.url, "none needed, the task app is not on this machine")
+            self._add(
+                "tunnel", "ok", without_login(address.url), "none needed, the task app is not on this machine"
+            )
             return address.url
         if kind == "localhost":
             remedy = "use --tunnel cloudflare_quick"

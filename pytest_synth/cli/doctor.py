@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -35,10 +36,20 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--split", metavar="NAME", help="split of that row (default: the task app's own)")
     parser.add_argument("--job", metavar="ID", help="check as well that this job can be read")
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="S", help="seconds for the rollout (default: 60)"
+        "--timeout", type=_seconds, default=60.0, metavar="S", help="seconds for the rollout (default: 60)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.set_defaults(run=run)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; use a number of seconds above 0")
+    return seconds
 
 
 def run(args: argparse.Namespace) -> int:

@@ -117,7 +117,7 @@ def _object(answer: Answer) -> Mapping[str, Any] | Problem:
         return problem
     try:
         document = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Problem(f"answered text instead of JSON: {answer.text!r}", LOG_REMEDY)
     if not isinstance(document, Mapping):
         return Problem(f"answered {_kind(document)} instead of an object", LOG_REMEDY)

@@ -215,9 +215,10 @@ class Resources:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"the task app is {url!r}; give an ASGI app or an http(s) URL")
         try:
-            urlsplit(url)
+            if not urlsplit(url).hostname:
+                raise ValueError("it names no host")
         except ValueError as error:
-            shown = _without_login(url)
+            shown = without_login(url)
             raise ConfigError(f"the task app's URL {shown!r} cannot be read: {error}") from error
         url, key = url.rstrip("/"), _users_key()
         if not is_near(url) or (self._tunnel_kind() == "localhost" and self.backend().takes_extensions):
@@ -313,7 +314,7 @@ def _users_key() -> str | None:
     return None
 
 
-def _without_login(url: str) -> str:
+def without_login(url: str) -> str:
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
 

@@ -221,6 +221,36 @@ def test_a_task_app_that_is_not_there_is_told(doctor: Doctor) -> None:
     assert doctor.line("task app").endswith("-> start the task app, or correct its address")
 
 
+def test_a_password_in_the_task_app_s_address_is_not_shown(doctor: Doctor) -> None:
+    assert doctor("http://somebody:pass-4711@127.0.0.1:1") == 1
+    assert doctor.line("task app").startswith("FAILED   task app   http://127.0.0.1:1/health: no answer (")
+    assert "pass-4711" not in doctor.out
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"), [("http://", "it names no host"), ("http://a:b@[::1", "Invalid IPv6 URL")]
+)
+def test_an_address_that_is_none_is_told(doctor: Doctor, url: str, reason: str) -> None:
+    assert doctor(url) == 1
+    shown = url.replace("a:b@", "")
+    assert doctor.line("task app") == (
+        f"FAILED   task app   {shown}: the task app's URL {shown!r} cannot be read: {reason}"
+        " -> correct its address"
+    )
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_a_time_that_is_none_is_refused_before_the_first_check(
+    doctor: Doctor, capsys: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        doctor("doctor_app:app", "--timeout", seconds)
+    shown = capsys.readouterr()
+    assert left.value.code == 2
+    assert f"argument --timeout: {seconds!r} is no time; use a number of seconds above 0" in shown.err
+    assert shown.out == ""
+
+
 def test_a_running_task_app_is_asked_with_the_users_key(
     doctor: Doctor, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

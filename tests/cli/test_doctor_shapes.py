@@ -59,6 +59,7 @@ def test_a_taskset_is_put_into_words(document: object, words: str) -> None:
     [
         (answer([]), "answered a list instead of an object"),
         (Answer(200, b"<html>"), "answered text instead of JSON: '<html>'"),
+        (Answer(200, b"[" * 100_000), f"answered text instead of JSON: '{'[' * 297}...'"),
         (answer({}), "taskset is missing, not an object"),
         (answer({"taskset": ["test"]}), "taskset is a list, not an object"),
     ],
