@@ -1,8 +1,9 @@
-"""A provider with a rate limit that sometimes hangs, and sometimes cuts a stream."""
+"""A provider with a rate limit that sometimes refuses, hangs, and cuts a stream."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncIterator
@@ -22,19 +23,24 @@ class RoughProvider:
     """Answers `rate` calls a second (and `burst` at once), others with 429 and Retry-After.
 
     Attributes:
-        hang, cut: Shares of the calls that get no answer, and of the streams that break in the middle.
-        calls, refused, hung, cut_off: What happened.
+        retry_after_ms: What refused calls are told; None: whole seconds until a call is allowed again.
+        hang, cut, refuse: Shares of the calls that get no answer, of the streams that break in the middle,
+            and of the calls that are refused whatever their rate.
+        calls, refused, whims, hung, cut_off: What happened; `whims` are those that `refuse` has refused.
     """
 
-    rate: float
+    rate: float = math.inf
     burst: float = 10.0
     latency_s: float = 0.02
-    retry_after_ms: int = 100
+    retry_after_ms: int | None = 100
     hang: float = 0.0
     cut: float = 0.0
+    refuse: float = 0.0
+    hang_s: float = 5.0
     dice: random.Random = field(default_factory=lambda: random.Random(3))
     calls: int = 0
     refused: int = 0
+    whims: int = 0
     hung: int = 0
     cut_off: int = 0
     _saved: float | None = None
@@ -47,13 +53,16 @@ class RoughProvider:
     async def _answer(self, request: Request) -> Response:
         body = await request.json()
         self.calls += 1
+        if self.dice.random() < self.refuse:
+            self.whims += 1
+            return self._refusal(1)
         if not self._takes():
             self.refused += 1
-            headers = {"retry-after-ms": str(self.retry_after_ms)}
-            return JSONResponse({"error": {"message": "slow down"}}, 429, headers)
+            assert self._saved is not None
+            return self._refusal((1 - self._saved) / self.rate)
         if self.dice.random() < self.hang:
             self.hung += 1
-            await asyncio.sleep(5)
+            await asyncio.sleep(self.hang_s)
         await asyncio.sleep(self.latency_s)
         answer = completion(f"answer to {body['messages'][-1]['content']}")
         if not body.get("stream"):
@@ -62,10 +71,17 @@ class RoughProvider:
         self.cut_off += is_cut
         return StreamingResponse(_streamed(answer, is_cut), media_type="text/event-stream")
 
+    def _refusal(self, wait_s: float) -> Response:
+        if self.retry_after_ms is None:
+            headers = {"Retry-After": str(math.ceil(wait_s))}
+        else:
+            headers = {"retry-after-ms": str(self.retry_after_ms)}
+        return JSONResponse({"error": {"message": "slow down"}}, 429, headers)
+
     def _takes(self) -> bool:
         now = time.monotonic()
         saved = self.burst if self._saved is None else self._saved
-        self._saved = min(self.burst, saved + (now - self._at) * self.rate)
+        self._saved = min(self.burst, saved + (now - self._at) * self.rate) if self.rate < math.inf else 1.0
         self._at = now
         if self._saved < 1:
             return False

@@ -113,6 +113,8 @@ class Caller:
         call = self._outgoing(plan, reach, note)
         if there is not None:
             call = replace(call, url=there.url_of(plan.operation))
+        if live is not None:
+            call = replace(call, ends_at=live.ends_at)
         note.spending = Spending(None if live is None else live.spec.budget, plan, call.body, self._prices)
         if plan.streams:
             stream = await self._upstream.stream(call, note.spending)
@@ -269,7 +271,7 @@ class _Relay:
                     502,
                     f"{self._plan.provider.name} ended the stream before its end",
                     kind="upstream_unreachable",
-                    is_passing=True,
+                    is_cut_off=True,
                 )
         except CallRefused as refused:
             self._end(refused)

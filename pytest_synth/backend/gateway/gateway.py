@@ -175,6 +175,8 @@ class Gateway:
         live = LiveRollout(
             spec=spec, target=resolve(spec.policy, self._providers), recorder=recorder, mode=mode
         )
+        if spec.timeout_s is not None:
+            live.ends_at = self.loop.time() + spec.timeout_s
         return self._opened(live)
 
     def open_relay(self, chat_url: str, *, prompt: Prompt | None, correlation_id: str) -> Rollout:

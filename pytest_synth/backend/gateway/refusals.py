@@ -20,7 +20,8 @@ class CallRefused(Exception):
         kind: `error.type` of the answer.
         headers: Further headers of the answer, such as Retry-After.
         is_fatal: Every other call of the job would be refused as well.
-        is_passing: The same call may be answered some time later.
+        is_cut_off: The answer broke off after its beginning had been passed on, so that the gateway could not
+            ask again; whoever runs the rollout can.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class CallRefused(Exception):
         kind: str = "invalid_request_error",
         headers: Mapping[str, str] | None = None,
         is_fatal: bool = False,
-        is_passing: bool = False,
+        is_cut_off: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -39,4 +40,4 @@ class CallRefused(Exception):
         self.kind = kind
         self.headers = dict(headers or {})
         self.is_fatal = is_fatal
-        self.is_passing = is_passing
+        self.is_cut_off = is_cut_off

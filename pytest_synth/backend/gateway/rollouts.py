@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pytest_synth.backend.gateway.budget import Budget
@@ -32,6 +32,8 @@ class RolloutSpec:
         cassette: Name of the file that calls are recorded in and replayed from.
         record_mode: A `RecordMode`; `off` without a cassette.
         budget: Ceiling that the calls count against; one object for all rollouts that share it.
+        timeout_s: How long the rollout may take; a call gets half of what is left of it before it is made
+            again. None: as long as the gateway's patience lasts.
     """
 
     job_id: str
@@ -45,6 +47,7 @@ class RolloutSpec:
     record_mode: str = "off"
     budget: Budget | None = None
     baseline: Prompt | None = None
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,12 @@ class CallFailure:
 
     Attributes:
         kind: `replay_miss`, `budget`, or what the provider or the gateway calls it (`upstream_timeout`, ...).
-        is_passing: The same call may be answered some time later, so that the rollout is worth a retry.
+        is_cut_off: The answer broke off on its way to the task app, so that the rollout is worth a retry.
     """
 
     kind: str
     message: str
-    is_passing: bool = False
+    is_cut_off: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class RolloutUse:
         saved_usd, saved_ms: What the recorded calls had cost and taken; None: not known of one of them.
         failure: The first failure that voids the rollout (see `is_void`), else the first.
         fatal: Why no other rollout of the job can do better (the provider refuses key, model or payment).
+        is_cut_off: An answer broke off on its way to the task app, so that the rollout is worth another try.
     """
 
     calls: tuple[ModelCall, ...]
@@ -131,6 +135,19 @@ class RolloutUse:
     failure: CallFailure | None = None
     fatal: str | None = None
     replaced_fingerprint: str | None = None
+    is_cut_off: bool = False
+
+    def after(self, earlier: RolloutUse) -> RolloutUse:
+        """Add what an earlier try of the same rollout has used; all else stays as the last try had it."""
+        return replace(
+            self,
+            calls=earlier.calls + self.calls,
+            tokens=earlier.tokens + self.tokens,
+            cost_usd=_total((earlier.cost_usd, self.cost_usd)),
+            replayed=earlier.replayed + self.replayed,
+            saved_usd=_total((earlier.saved_usd, self.saved_usd)),
+            saved_ms=earlier.saved_ms + self.saved_ms,
+        )
 
     @property
     def is_void(self) -> bool:
@@ -160,6 +177,7 @@ class LiveRollout:
 
     Attributes:
         relay: Where its calls go, for a rollout of another backend.
+        ends_at: When its time is up, on the loop's clock; None: not known.
     """
 
     spec: RolloutSpec
@@ -167,6 +185,7 @@ class LiveRollout:
     relay: RelayTarget | None = None
     recorder: Recorder | None = None
     mode: RecordMode = RecordMode.OFF
+    ends_at: float | None = None
     calls: list[ModelCall] = field(default_factory=list)
     failures: list[CallFailure] = field(default_factory=list)
     fatal: str | None = None
@@ -203,7 +222,7 @@ class LiveRollout:
         self.repeats[call_key].discard(number)
 
     def fail(self, refused: CallRefused) -> None:
-        self.failures.append(CallFailure(refused.kind, refused.message, refused.is_passing))
+        self.failures.append(CallFailure(refused.kind, refused.message, refused.is_cut_off))
         if refused.is_fatal and self.fatal is None:
             self.fatal = refused.message
 
@@ -226,6 +245,7 @@ class LiveRollout:
             saved_ms=sum(call.saved_ms for call in self.calls),
             failure=next(voiding, self.failures[0] if self.failures else None),
             fatal=self.fatal,
+            is_cut_off=any(failure.is_cut_off for failure in self.failures),
         )
 
     @property

@@ -25,6 +25,7 @@ FATAL: Final = frozenset({401, 402, 403, 404})  # the next call would get the sa
 ATTEMPTS: Final = 5  # but for 429, which is bounded by `Patience`
 BACKOFF_S: Final = 0.5  # doubled at each further attempt, with jitter
 LONGEST_BACKOFF_S: Final = 30.0
+LEAST_S: Final = 1.0  # for an answer, however little time its caller has left
 BYTES_PER_TOKEN: Final = 4  # roughly, for rate limits only
 _MASKED = re.compile(r"[\w-]*\*{3,}[\w-]*")  # how providers show a key that they refuse
 _KEY_HEADERS = frozenset({"authorization", "x-api-key"})
@@ -60,6 +61,7 @@ class Outgoing:
 
     Attributes:
         url: Where to; None: the operation at the provider's base URL.
+        ends_at: When the caller's time is up, on the loop's clock; None: not known.
     """
 
     provider: str
@@ -68,6 +70,7 @@ class Outgoing:
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     url: str | None = field(default=None, repr=False)
+    ends_at: float | None = None
 
 
 class Guard(Protocol):
@@ -78,6 +81,14 @@ class Guard(Protocol):
 
     def failed(self, *, perhaps_paid: bool) -> None:
         """The attempt has no answer; `perhaps_paid`: the provider may have worked on it."""
+
+
+class _Late(TimeoutError):
+    """No first byte of an answer; `is_half`: within half of the time that the caller had left."""
+
+    def __init__(self, seconds: float, *, is_half: bool) -> None:
+        why = "half of what its rollout had left; raise the rollout's timeout for slow models"
+        super().__init__(f"within {seconds:.3g} s" + (f" ({why})" if is_half else ""))
 
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -92,7 +103,7 @@ class Stream:
     ) -> None:
         self._call = call
         self._response = response
-        self._read_s = read_s
+        self._read_s = _at_most(read_s, call)
         self._leave = leave
         self._is_closed = False
 
@@ -111,7 +122,7 @@ class Stream:
                     return
                 yield chunk
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise _no_answer(self._call, error) from error
+            raise _broken_off(self._call, error, self._read_s) from error
 
     def close(self) -> None:
         if not self._is_closed:
@@ -143,11 +154,6 @@ class Upstream:
     async def open(self) -> None:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(
-                total=self._patience.total_s,
-                sock_connect=self._patience.connect_s,
-                sock_read=max(self._patience.read_s, self._patience.first_byte_s),
-            ),
         )
 
     async def close(self) -> None:
@@ -241,10 +247,28 @@ class Upstream:
                 headers[call.access.message_key_header] = call.access.key
             else:
                 headers["Authorization"] = f"Bearer {call.access.key}"
-        async with asyncio.timeout(self._patience.first_byte_s):
-            return await self._session.post(
-                url, data=call.body, headers=headers, proxy=proxy_of(url, self._environ)
-            )
+        first_byte_s = _at_most(self._patience.first_byte_s, call)
+        try:
+            async with asyncio.timeout(first_byte_s):
+                return await self._session.post(
+                    url,
+                    data=call.body,
+                    headers=headers,
+                    proxy=proxy_of(url, self._environ),
+                    timeout=self._timeout(call),
+                )
+        except aiohttp.ClientError:  # its time-outs are both
+            raise
+        except TimeoutError as error:
+            raise _Late(first_byte_s, is_half=first_byte_s < self._patience.first_byte_s) from error
+
+    def _timeout(self, call: Outgoing) -> aiohttp.ClientTimeout:
+        patience = self._patience
+        return aiohttp.ClientTimeout(
+            total=patience.total_s,
+            sock_connect=patience.connect_s,
+            sock_read=_at_most(max(patience.read_s, patience.first_byte_s), call),
+        )
 
     def _limiter(self, access: Access) -> Limiter:
         key = (access.base_url, access.key)
@@ -273,6 +297,13 @@ def proxy_of(url: str, environ: Mapping[str, str]) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
+def _at_most(seconds: float, call: Outgoing) -> float:
+    """So long, but for half of the time that the caller has left: the other half is for another try."""
+    if call.ends_at is None:
+        return seconds
+    return min(seconds, max(LEAST_S, (call.ends_at - asyncio.get_running_loop().time()) / 2))
+
+
 def _backoff(number: int) -> float:
     longest = min(LONGEST_BACKOFF_S, BACKOFF_S * 2.0 ** (number - 1))
     return random.uniform(0.5, 1.0) * longest  # noqa: S311 - no secret
@@ -296,7 +327,6 @@ async def _refusal(call: Outgoing, response: aiohttp.ClientResponse) -> CallRefu
         kind=kind or "upstream_error",
         headers={} if after is None else {"Retry-After": after},
         is_fatal=is_fatal,
-        is_passing=status == RATE or status in WORTH_RETRYING,
     )
 
 
@@ -315,9 +345,19 @@ def read_error(body: object) -> tuple[str | None, str | None, str | None]:
 def _no_answer(call: Outgoing, error: Exception) -> CallRefused:
     where = f"{call.provider} at {public_url(call.access.base_url)}"
     if isinstance(error, TimeoutError):
-        return CallRefused(504, f"{where} did not answer in time", kind="upstream_timeout", is_passing=True)
+        when = str(error) if isinstance(error, _Late) else "in time"
+        return CallRefused(504, f"{where} did not answer {when}", kind="upstream_timeout")
     text = _without_keys(str(error), call) or type(error).__name__
-    return CallRefused(502, f"{where} does not answer: {text}", kind="upstream_unreachable", is_passing=True)
+    return CallRefused(502, f"{where} does not answer: {text}", kind="upstream_unreachable")
+
+
+def _broken_off(call: Outgoing, error: Exception, read_s: float) -> CallRefused:
+    where = f"{call.provider} at {public_url(call.access.base_url)}"
+    if isinstance(error, TimeoutError):
+        message = f"{where} began its answer and then sent nothing for {read_s:.3g} s"
+        return CallRefused(504, message, kind="upstream_timeout", is_cut_off=True)
+    message = f"{where} broke its answer off: {_without_keys(str(error), call) or type(error).__name__}"
+    return CallRefused(502, message, kind="upstream_unreachable", is_cut_off=True)
 
 
 def _without_keys(text: str, call: Outgoing) -> str:

@@ -15,6 +15,9 @@ from pytest_synth.prompts import Prompt
 
 monotonic = time.monotonic  # taken at import: a clock frozen by a test must not change latencies
 
+TRIES = 3  # of a rollout whose model breaks its answers off
+WORTH_A_TRY = 0.1  # of the rollout's time
+
 _FAILED_STATES = frozenset({"timeout", "network_error", "apply_failed", "runtime_error"})
 _HIDDEN = "[hidden]"
 _QUOTE_CHARS = 60  # of a model's error in a task app's: so much of it, and it is the same
@@ -93,29 +96,54 @@ class RunningRollout:
         self._gateway = gateway
         self._caller = caller
         self._started = monotonic()
-        self._rollout: Rollout = gateway.open_rollout(
+        self._earlier: RolloutUse | None = None
+        self._rollout = self._open()
+
+    async def run(self) -> Outcome:
+        """Send the rollout and read its reward. Never raises but when it is cancelled: then call `cut`.
+
+        A rollout that failed as an answer of its model broke off is sent again, `TRIES` times in all, while
+        `WORTH_A_TRY` of its time is left.
+        """
+        outcome = await self._try()
+        for _ in range(TRIES - 1):
+            is_lost = outcome.row.error is not None and outcome.use.is_cut_off and not outcome.use.is_void
+            if not is_lost or self._left_s < WORTH_A_TRY * self._target.timeout_s:
+                break
+            self._earlier = outcome.use
+            self._rollout = self._open()
+            outcome = await self._try()
+        return outcome
+
+    @property
+    def _left_s(self) -> float:
+        return self._target.timeout_s - (monotonic() - self._started)
+
+    def _open(self) -> Rollout:
+        target = self._target
+        return self._gateway.open_rollout(
             RolloutSpec(
                 job_id=target.job_id,
                 tenant=target.tenant,
                 split=target.split,
-                seed=seed,
-                sample=sample,
+                seed=self._seed,
+                sample=self._sample,
                 policy=target.policy,
                 prompt=target.prompt,
                 cassette=target.cassette,
                 record_mode=target.record_mode,
                 budget=target.budget,
                 baseline=target.baseline,
+                timeout_s=self._left_s,
             )
         )
 
-    async def run(self) -> Outcome:
-        """Send the rollout and read its reward. Never raises but when it is cancelled: then call `cut`."""
+    async def _try(self) -> Outcome:
         answer: Answer | None = None
         failure: Failure | None = None
         try:
             answer = await self._caller.post(
-                self._target.app, "/rollout", self._request(), timeout_s=self._target.timeout_s
+                self._target.app, "/rollout", self._request(), timeout_s=self._left_s
             )
         except TimeoutError:
             failure = Failure(f"no answer within {self._target.timeout_s:g} s", "timeout")
@@ -130,14 +158,23 @@ class RunningRollout:
         failure = _void(use) or (
             self._judge(failure, reading, use) if failure is None or failure.kind == "task_app" else failure
         )
-        return Outcome(
-            self._row(use, reading, failure), document if isinstance(document, Mapping) else None, use
-        )
+        return self._outcome(use, reading, failure, document if isinstance(document, Mapping) else None)
 
     def cut(self, failure: Failure) -> Outcome:
         """End the rollout without waiting for the task app; what its calls have cost is kept."""
         use = self._gateway.close_rollout(self._rollout)
-        return Outcome(self._row(use, RewardReading(None, None), failure), None, use)
+        return self._outcome(use, RewardReading(None, None), failure, None)
+
+    def _outcome(
+        self,
+        use: RolloutUse,
+        reading: RewardReading,
+        failure: Failure | None,
+        document: Mapping[str, Any] | None,
+    ) -> Outcome:
+        if self._earlier is not None:
+            use = use.after(self._earlier)
+        return Outcome(self._row(use, reading, failure), document, use)
 
     def _request(self) -> dict[str, Any]:
         target = self._target

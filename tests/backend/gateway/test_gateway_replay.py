@@ -259,7 +259,7 @@ def test_a_stream_that_is_cut_is_not_recorded(make: MakeGateway) -> None:
     message = json.loads(lines(answer)[-1])["error"]["message"]
     assert message == "openai ended the stream before its end"
     assert use.failure is not None
-    assert (use.failure.message, use.failure.is_passing, use.is_void) == (message, True, False)
+    assert (use.failure.message, use.is_cut_off, use.is_void) == (message, True, False)
     _, use = stream(served, "once")
     assert use.failure is None
     assert finish(served, "once").recorded == 1
