@@ -27,6 +27,7 @@ _URL_NAMES = ("task_app_url", "localapi_url", "local_api_url")
 _SYSTEM_ROLES = ("system", "developer")
 _PLACEHOLDERS = ("<curr_param>", "<side_info>")
 _DEFAULT_ENV_NAME = "banking77"  # the published client fills it in wherever `gepa.env_name` is absent
+_CLIENTS_MINIBATCH = 8  # the published client fills it in, however few seeds there are
 
 
 def parse_gepa_config(
@@ -211,7 +212,7 @@ def _search(
         archive_size=seeds.archive_size,
         budget=budget,
         max_concurrent=rollout.integer("max_concurrent", 20, at_least=1),
-        minibatch_size=_minibatch(rollout, seeds),
+        minibatch_size=_minibatch(rollout, seeds, findings),
         initial_size=population.integer("initial_size", 1, at_least=1),
         children_per_generation=children,
         num_generations=generations,
@@ -245,9 +246,15 @@ def _mutation_rate(
     return rate
 
 
-def _minibatch(rollout: Section, seeds: SeedSets) -> int:
+def _minibatch(rollout: Section, seeds: SeedSets, findings: Findings) -> int:
     feedback = len(seeds.train) - seeds.pareto_set_size
     size = rollout.integer("minibatch_size", min(DEFAULT_MINIBATCH, max(1, feedback)), at_least=1)
+    if size == _CLIENTS_MINIBATCH and 1 <= feedback < size:
+        findings.not_applied.append(
+            f"{rollout.path}.minibatch_size = {size}: only {feedback} seeds are left for feedback, so"
+            f" {feedback} are taken"
+        )
+        return feedback
     if seeds.train and feedback >= 1 and size > feedback:
         rollout.refuse(
             "minibatch_size",

@@ -425,6 +425,18 @@ def test_declared_wildcards_make_the_messages_patterns() -> None:
     assert not parse_gepa_config(changed("initial_prompt.wildcards", ...)).has_wildcards
 
 
+def test_the_client_s_minibatch_is_cut_to_the_seeds_that_are_left_for_feedback() -> None:
+    section = changed("gepa.evaluation.seeds", list(range(13)))
+    section["gepa"]["rollout"]["minibatch_size"] = 8
+
+    config = parse_gepa_config(section)
+
+    assert config.minibatch_size == 3
+    assert (
+        "prompt_learning.gepa.rollout.minibatch_size = 8: only 3 seeds are left for feedback, so 3 are taken"
+    ) in config.not_applied
+
+
 def test_validation_seeds_of_another_split_may_have_the_same_numbers() -> None:
     section = changed("gepa.evaluation.validation_pool", "test")
     section["env_config"] = {"split": "train"}
