@@ -24,7 +24,7 @@ class Search:
     """A search that was submitted.
 
     Attributes:
-        plan: What the backend means to spend its budget on.
+        plan: What the backend means to spend its budget on; "" if it does not say.
     """
 
     job_id: str
@@ -44,7 +44,7 @@ class OptimizationResult:
         model: Provider and model that ran the prompts.
         budget, rollouts: Rollouts that were allowed, and those that were used.
         finish_reason: Why the search ended: `budget`, `generations`, `perfect`, ...
-        plan, summary: What was planned and what was done, in a line each.
+        plan, summary: What was planned and what was done, in a line each; no plan: "".
         candidates: All prompts that were tried, in the order in which they were decided.
         held_out: Baseline and best on the validation seeds; None where a reward is missing.
         not_applied: Settings without effect.
@@ -131,7 +131,7 @@ class OptimizationResult:
             held_out_best=None if shown is None else shown.after,
             held_out_interval=None if shown is None else shown.interval,
             not_applied=self.not_applied,
-            plan=self.plan,
+            plan=self.plan or None,
             summary=self.summary,
             decision=decision,
         )
@@ -151,7 +151,9 @@ def read_result(
     completed = next(
         (_table(e.get("data")) for e in known if e.get("type") == f"{PREFIX}job.completed"), document
     )
-    best = _prompt(document.get("best_prompt") or completed.get("best_prompt"))
+    told = [e for e in known if e.get("type") == f"{PREFIX}candidate.new_best"]
+    last = _table(told[-1].get("data")) if told else {}
+    best = _prompt(document.get("best_prompt") or completed.get("best_prompt") or last.get("best_prompt"))
     if best is None:
         raise OptimizationFailed(f"the search {search.job_id} has succeeded without a best prompt")
     candidates = _candidates(search.spec.prompt, known)
@@ -187,31 +189,31 @@ def _candidates(baseline: Prompt, events: Sequence[Mapping[str, Any]]) -> tuple[
     """All prompts that were tried; the first is the baseline."""
     from pytest_synth.report import Candidate
 
+    first = Candidate(id="baseline", accepted=True, rollouts=0, prompt=_messages(baseline))
     found: dict[str, Candidate] = {}
     rollouts = 0
     for event in events:
         data = _table(event.get("data"))
         if event.get("type") == f"{PREFIX}job.progress":
             rollouts = data.get("rollouts_completed", rollouts)
-        if event.get("type") != f"{PREFIX}candidate.evaluated" or data.get("candidate_id") in found:
+        name = str(data.get("candidate_id") or data.get("version_id"))
+        if event.get("type") != f"{PREFIX}candidate.evaluated" or name in found:
             continue
-        is_baseline = bool(data.get("is_baseline")) or not found
+        is_baseline = bool(data.get("is_baseline"))
+        if not found and not is_baseline:
+            found[first.id] = first  # the service does not tell of it
+        accepted, parent = bool(data.get("accepted", True)), data.get("parent_id")
         prompt = baseline if is_baseline else _prompt(data.get("pattern"))
-        accepted = bool(data.get("accepted", True))
-        parent = data.get("parent_id")
-        name = str(data.get("candidate_id"))
         found[name] = Candidate(
             id=name,
-            parents=() if is_baseline or parent is None else (str(parent),),
+            parents=() if is_baseline else (str(parent) if parent in found else next(iter(found)),),
             generation=data.get("generation") or 0,
             accepted=accepted,
             reward=data.get("outcome_reward") if accepted else None,
             rollouts=data.get("rollouts_used", rollouts),
             prompt=None if prompt is None else _messages(prompt),
         )
-    return tuple(found.values()) or (
-        Candidate(id="baseline", accepted=True, rollouts=0, prompt=_messages(baseline)),
-    )
+    return tuple(found.values()) or (first,)
 
 
 def _winner(candidates: Iterable[Candidate], named: object, best: Prompt) -> Candidate | None:

@@ -15,6 +15,7 @@ from pytest_synth.errors import (
 )
 from pytest_synth.evals import jobs
 from pytest_synth.evals.optimization_results import OptimizationResult, Search, read_result
+from pytest_synth.evals.published import refuse_own_fields
 
 if TYPE_CHECKING:
     from pytest_synth.evals.optimize_spec import OptimizeSpec
@@ -57,7 +58,7 @@ class OptimizationJobs:
         except SynthError as error:
             self._ended[key] = OptimizationFailed(f"the search was not started: {_said(error, spec)}")
             return None
-        return self._open[key].plan
+        return self._open[key].plan or "the backend tells no plan"
 
     def wait(self, key: str, report: Report) -> OptimizationResult:
         """Wait for a search that was submitted; its result is kept, so that a rerun costs nothing.
@@ -95,6 +96,7 @@ class OptimizationJobs:
     def _start(self, spec: OptimizeSpec, app: object, eval_spec: EvalSpec | None) -> Search:
         client = self._resources.client()
         section = section_of(spec, self._settings, eval_spec)
+        refuse_own_fields(section, self._resources.backend())
         address = self._resources.address_of(app)
         section["task_app_url"] = address.url
         is_named = isinstance(app, str) and "task_app_api_key" in section  # a file knows the key of its URL
@@ -107,7 +109,7 @@ class OptimizationJobs:
         }
         job_id = client.submit_prompt_job(body)
         plan = _table(client.prompt_job(job_id).get("plan")).get("text")
-        return Search(job_id, spec, _model(section), str(plan or "the backend tells no plan"))
+        return Search(job_id, spec, _model(section), str(plan or ""))
 
     def _follow(self, search: Search, report: Report) -> OptimizationResult:
         from pytest_synth.client import endpoints
@@ -151,7 +153,7 @@ def section_of(spec: OptimizeSpec, settings: Settings, eval_spec: EvalSpec | Non
     gepa = dict(_table(section.get("gepa")))
     rollout = dict(_table(gepa.get("rollout")))
     policy = settings.policy | dict((eval_spec.policy if eval_spec is not None else None) or {})
-    section.setdefault("policy", policy)
+    section.setdefault("policy", {"inference_mode": "synth_hosted", **policy})
     env_config = dict((eval_spec.env_config if eval_spec is not None else None) or {})
     if spec.split is not None:
         env_config["split"] = spec.split

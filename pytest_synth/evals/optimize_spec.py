@@ -33,6 +33,7 @@ _PLACES = {
     "num_generations": ("gepa", "population", "num_generations"),
     "seeds": ("gepa", "evaluation", "seeds"),
     "validation_seeds": ("gepa", "evaluation", "validation_seeds"),
+    "reflection_model": ("gepa", "reflection"),
 }
 _COUNTS = tuple(_PLACES)[:6]
 ARGUMENTS = ("seeds", "validation_seeds", "prompt", *_COUNTS, "reflection_model", "split", "config")

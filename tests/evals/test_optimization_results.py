@@ -147,6 +147,34 @@ def test_service_without_candidates_gives_the_best_prompt() -> None:
     assert [candidate.id for candidate in found.to_entry("t").lineage()] == ["baseline", "best"]
 
 
+def test_service_that_names_versions_and_no_baseline_is_read_from_its_events() -> None:
+    first, second = Prompt.parse("Sort quickly."), BEST
+    events = [
+        {
+            "type": f"{PREFIX}candidate.evaluated",
+            "data": {
+                "version_id": name,
+                "parent_id": parent,
+                "outcome_reward": reward,
+                "pattern": wire(prompt),
+            },
+        }
+        for name, parent, reward, prompt in [("v1", "v0", 0.5, first), ("v2", "v1", 0.75, second)]
+    ]
+    best = [
+        {"type": f"{PREFIX}candidate.new_best", "data": {"best_prompt": wire(prompt)}}
+        for prompt in (first, second)
+    ]
+    found = read_result(SEARCH, {"status": "succeeded"}, [*events, *best])
+    assert (found.best, found.best_id, found.parent_id) == (BEST, "v2", "v1")
+    assert [(c.id, c.parents) for c in found.candidates] == [
+        ("baseline", ()),
+        ("v1", ("baseline",)),
+        ("v2", ("v1",)),
+    ]
+    assert [c.id for c in found.to_entry("t").lineage()] == ["baseline", "v1", "v2"]
+
+
 def test_success_without_a_prompt_is_a_failure() -> None:
     with pytest.raises(OptimizationFailed, match="the search pl_1 has succeeded without a best prompt"):
         read_result(SEARCH, {"status": "succeeded"}, [])
@@ -157,7 +185,12 @@ def test_section_is_completed_by_what_the_run_knows() -> None:
         ([50],), {"policy": {"temperature": 0}, "env_name": "shop", "env_config": {"lang": "en"}}, base=Path()
     )
     section = section_of(SPEC, Settings(concurrency=5), judged)
-    assert section["policy"] == {"provider": "offline", "model": "lexical", "temperature": 0}
+    assert section["policy"] == {
+        "provider": "offline",
+        "model": "lexical",
+        "temperature": 0,
+        "inference_mode": "synth_hosted",
+    }
     assert (section["env_name"], section["env_config"]) == ("shop", {"lang": "en", "split": "train"})
     assert section["gepa"]["rollout"] == {"budget": 80, "minibatch_size": 3, "max_concurrent": 5}
     assert "max_concurrent" not in SPEC.section["gepa"]["rollout"]
