@@ -44,11 +44,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge, print, write; 0 when no gate is red."""
-    from pytest_synth.evals.merging import merge_parts
+    from pytest_synth.evals.merging import merge_parts, skipped_tests
     from pytest_synth.evals.parts import read_part
     from pytest_synth.evals.reports import append_step_summary, check_report_path, make_report, write_report
     from pytest_synth.report import failure_text, terminal_lines
     from pytest_synth.report.terminal import can_show_bars
+    from pytest_synth.report.text import skipped_text
 
     for path in args.report:
         check_report_path(path)
@@ -62,7 +63,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"{entry.node_id}\n{failure_text(entry)}\n")
     width = shutil.get_terminal_size((100, 24)).columns
     print("\n".join(terminal_lines(entries, width=width, unicode=can_show_bars(sys.stdout.encoding))))
-    report = make_report(entries, (found for part in parts.values() for found in part.optimizations))
+    skipped = skipped_tests(parts.values(), entries)
+    if skipped:
+        print(skipped_text(len(skipped)))
+    searches = (found for part in parts.values() for found in part.optimizations)
+    report = make_report(entries, searches, skipped)
     for path in args.report:
         write_report(report, path)
         print(f"wrote {path}")

@@ -61,6 +61,17 @@ def merge_parts(parts: Mapping[str, Part]) -> tuple[EvalEntry, ...]:
     return _join_tests(parts)
 
 
+def skipped_tests(parts: Iterable[Part], entries: Iterable[EvalEntry]) -> list[str]:
+    """Tests that were skipped with their evals, in every part that could have run them.
+
+    Args:
+        entries: Of the merged parts.
+    """
+    told = {entry.node_id for entry in entries}
+    found = [one for part in parts for one in part.evals if one.state == "skipped" and one.seeds_asked]
+    return list(dict.fromkeys(one.node_id for one in found if one.node_id not in told))
+
+
 def _join_tests(parts: Mapping[str, Part]) -> tuple[EvalEntry, ...]:
     seen: dict[str, str] = {}
     entries: list[EvalEntry] = []

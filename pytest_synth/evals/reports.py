@@ -33,7 +33,11 @@ def check_report_path(path: Path) -> None:
         raise ConfigError(f"{str(path)!r} is a folder; give the name of a file")
 
 
-def make_report(evals: Iterable[EvalEntry], optimizations: Iterable[OptimizationEntry] = ()) -> RunReport:
+def make_report(
+    evals: Iterable[EvalEntry],
+    optimizations: Iterable[OptimizationEntry] = (),
+    skipped: Iterable[str] = (),
+) -> RunReport:
     """The report of a run that ends now."""
     from pytest_synth.report import RunReport
 
@@ -42,6 +46,7 @@ def make_report(evals: Iterable[EvalEntry], optimizations: Iterable[Optimization
         package_version=version("pytest-synth"),
         evals=tuple(evals),
         optimizations=tuple(optimizations),
+        skipped=tuple(skipped),
     )
 
 

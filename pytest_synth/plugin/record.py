@@ -84,6 +84,15 @@ class RunRecord:
         """The searches of the run, likewise."""
         return [entry for _, entry in sorted(self._optimizations, key=lambda pair: pair[0])]
 
+    def skipped(self) -> list[str]:
+        """Tests that were skipped with their evals: a green run has not checked their gates."""
+        found = {*self._tests.values(), *self._failed}
+        return [
+            one.node_id
+            for one in self._plan
+            if one.seeds_asked and one.node_id in self._skipped and one.node_id not in found
+        ]
+
     def finish(self, session: pytest.Session) -> None:
         """Write all files of the run; one that cannot be written makes a green run red."""
         if self._config.option.collectonly or self._config.getoption("synth_dry_run"):
@@ -91,7 +100,7 @@ class RunRecord:
         if self._plan:
             from pytest_synth.evals.reports import make_report
 
-            self._write_reports(make_report(self.entries(), self.optimizations()))
+            self._write_reports(make_report(self.entries(), self.optimizations(), self.skipped()))
         if self._outputs.shard_out is not None:
             self._try(self._write_part, self._outputs.shard_out)
         if self._problems and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -102,7 +111,7 @@ class RunRecord:
         if (self._plan or self._found) and not self._config.getoption("no_summary"):
             from pytest_synth.plugin.summary import write_summary
 
-            write_summary(reporter, self.entries(), self.optimizations())
+            write_summary(reporter, self.entries(), self.optimizations(), len(self.skipped()))
         if reporter.verbosity >= 0:
             for line in self._told:
                 reporter.write_line(f"synth: {line}")

@@ -11,6 +11,7 @@ import pytest
 from pytest_synth.report import EvalEntry, OptimizationEntry, terminal_lines
 from pytest_synth.report.optimizations import optimization_text
 from pytest_synth.report.terminal import can_show_bars
+from pytest_synth.report.text import skipped_text
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -54,8 +55,12 @@ def write_summary(
     reporter: TerminalReporter,
     entries: Sequence[EvalEntry],
     optimizations: Sequence[OptimizationEntry] = (),
+    skipped: int = 0,
 ) -> None:
-    """Write what the searches have found, and one line for each eval; nothing under `-qq`."""
+    """Write what the searches have found, one line for each eval, and how many were skipped.
+
+    Nothing under `-qq`.
+    """
     if reporter.verbosity < -1:
         return
     if optimizations:
@@ -64,7 +69,7 @@ def write_summary(
             reporter.write_line(found.node_id, bold=True)
             for line in optimization_text(found).splitlines():
                 reporter.write_line(f"  {line}")
-    if not entries:
+    if not entries and not skipped:
         return
     reporter.write_sep("=", "synth evals")  # as pytest's own: it ends the line of dots
     writer = reporter._tw
@@ -73,3 +78,5 @@ def write_summary(
         outcome = line.rsplit("  ", 1)[-1]
         color = _MARKUP.get(outcome)
         reporter.write_line(line, **({color: True} if color else {}))
+    if skipped:
+        reporter.write_line(skipped_text(skipped), yellow=True)

@@ -230,6 +230,14 @@ class RunReport(_Entry):
     package_version: str | None = None
     evals: tuple[EvalEntry, ...] = ()
     optimizations: tuple[OptimizationEntry, ...] = ()
+    skipped: tuple[str, ...] = ()
+    """Node ids of tests that were skipped with their evals."""
+
+    @property
+    def told_outcomes(self) -> str:
+        """`2 passed, 1 failed, 1 skipped`; `no evals` if there is nothing to tell."""
+        skipped = [f"{len(self.skipped)} skipped"] if self.skipped else []
+        return ", ".join(filter(None, [outcome_counts(self.evals), *skipped])) or "no evals"
 
 
 def outcome_counts(evals: Sequence[EvalEntry]) -> str:

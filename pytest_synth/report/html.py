@@ -12,12 +12,12 @@ from base64 import b64encode
 from functools import cache
 from importlib.resources import files
 
-from pytest_synth.report.entries import EvalEntry, RunReport, outcome_counts, total_cost
+from pytest_synth.report.entries import EvalEntry, RunReport, total_cost
 from pytest_synth.report.html_evals import TextSizes, badge, eval_section, name_of
 from pytest_synth.report.html_optimizations import optimization_section
 from pytest_synth.report.markup import Markup, element, join
 from pytest_synth.report.svg import gate_plot
-from pytest_synth.report.text import count, dollars
+from pytest_synth.report.text import count, dollars, one_line, skipped_text
 
 
 def to_html(report: RunReport) -> str:
@@ -54,9 +54,10 @@ def to_html(report: RunReport) -> str:
 
 
 def _title(report: RunReport) -> str:
-    if not report.evals:
+    n = len(report.evals) + len(report.skipped)
+    if not n:
         return count(len(report.optimizations), "optimisation") if report.optimizations else "no evals"
-    return f"{count(len(report.evals), 'eval')}: {outcome_counts(report.evals)}"
+    return f"{count(n, 'eval')}: {report.told_outcomes}"
 
 
 def _facts(report: RunReport) -> str:
@@ -76,11 +77,15 @@ def _facts(report: RunReport) -> str:
 
 
 def _overview(report: RunReport) -> Markup:
-    if not report.evals and not report.optimizations:
+    if not report.evals and not report.optimizations and not report.skipped:
         return element("p", "This run had no evals.", id="overview")
     parts: list[Markup] = [element("h2", "Overview", id="overview")]
     if report.evals:
         parts += [_legend(), element("div", _gates(report), class_="scroll")]
+    if report.skipped:
+        names = [element("li", one_line(name, 300)) for name in report.skipped]
+        told = element("summary", skipped_text(len(names)))
+        parts.append(element("details", told, element("ul", names, class_="plain")))
     if report.optimizations:
         links = [
             element("li", element("a", f"Optimisation of {entry.node_id}", href=f"#optimisation-{n}"))

@@ -11,16 +11,17 @@ import html
 import re
 from collections.abc import Sequence
 
-from pytest_synth.report.entries import EvalEntry, RunReport, outcome_counts, total_cost
+from pytest_synth.report.entries import EvalEntry, RunReport, total_cost
 from pytest_synth.report.optimizations import held_out_text
 from pytest_synth.report.seeds import SeedRows, answer_of, missing_seeds, worst_seeds
 from pytest_synth.report.terminal import prompt_line
-from pytest_synth.report.text import count, dollars, one_line, seed_list
+from pytest_synth.report.text import count, dollars, one_line, seed_list, skipped_text
 
 _MARKS = {"passed": "✅", "measured": "📏", "failed": "❌", "incomplete": "⚠️"}
 _EXPECTED = "☑️"
 _IN_TABLE = 500  # evals
 _IN_FULL = 50  # evals that have not passed
+_SKIPPED_SHOWN = 20
 _WORST_SHOWN = 5
 _REASONS_SHOWN = 8
 _CHARS = 160  # of a query, an answer, an expectation, a feedback
@@ -29,9 +30,11 @@ _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 def to_markdown(report: RunReport) -> str:
     """Write the report of a run."""
-    lines = [f"### pytest-synth: {outcome_counts(report.evals) or 'no evals'}", ""]
+    lines = [f"### pytest-synth: {report.told_outcomes}", ""]
     if report.evals:
         lines += _table(report.evals)
+    if report.skipped:
+        lines += [_skipped(report.skipped), ""]
     red = [entry for entry in report.evals if entry.is_red]
     for entry in red[:_IN_FULL]:
         lines += _failure(entry)
@@ -40,6 +43,12 @@ def to_markdown(report: RunReport) -> str:
     for optimization in report.optimizations:
         lines += [f"**Optimisation of {code(optimization.node_id, 300)}**: {held_out_text(optimization)}", ""]
     return "\n".join(lines)
+
+
+def _skipped(names: Sequence[str]) -> str:
+    told = ", ".join(code(name, 300) for name in names[:_SKIPPED_SHOWN])
+    left = f" and {len(names) - _SKIPPED_SHOWN} more" if len(names) > _SKIPPED_SHOWN else ""
+    return f"{skipped_text(len(names))} ({told}{left})"
 
 
 def code(text: object, chars: int) -> str:

@@ -51,6 +51,11 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
+def skipped_text(n: int) -> str:
+    """Says that a skipped eval is none that has passed."""
+    return f"{count(n, 'eval')} skipped: {'its gate was' if n == 1 else 'their gates were'} not checked"
+
+
 def dollars(cost_usd: float | None) -> str:
     """A price; `unknown` where it is, never 0.00 for one that is not."""
     if cost_usd is None:

@@ -12,7 +12,7 @@ from fakes.entries import replace, row
 
 from pytest_synth.contracts.evals import EvalRow
 from pytest_synth.errors import ConfigError, SynthError
-from pytest_synth.evals.merging import merge_parts
+from pytest_synth.evals.merging import merge_parts, skipped_tests
 from pytest_synth.evals.parts import Part, PartEval, Whole, read_part, undecided, write_part
 from pytest_synth.evals.sharding import Shard
 from pytest_synth.gates import Baseline, Conditions, GateRule, Observation, judge, observe
@@ -142,6 +142,8 @@ def test_a_test_that_all_shards_have_skipped_is_left_out_and_one_that_none_ran_i
         }
 
     assert merge_parts(without("skipped")) == ()
+    assert skipped_tests(without("skipped").values(), ()) == [NODE]
+    assert skipped_tests(parts(2).values(), merge_parts(parts(2))) == []
     (entry,) = merge_parts(without("not_run"))
     assert (entry.outcome, entry.gate_text) == (
         "incomplete",

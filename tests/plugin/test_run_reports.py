@@ -332,3 +332,37 @@ def test_terminal_that_has_no_bars_gets_no_sparkline(
     result = reported.runpytest_subprocess("-p", "no:randomly", "-k", "good")
     result.stdout.fnmatch_lines(["eval * per s  gate", "test_it.py::test_good * 20/20 * passed"])
     result.stdout.no_fnmatch_line("*\\u25*")
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "two workers"])
+def test_skipped_evals_are_told_as_unchecked(project: pytest.Pytester, workers: tuple[str, ...]) -> None:
+    project.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.skipif(True, reason="no key today")
+        @pytest.mark.synth_eval(seeds=[1], split="test", min_reward=1)
+        def test_skipped(): ...
+
+        @pytest.mark.xfail(run=False)
+        @pytest.mark.synth_eval(seeds=[1], split="test", min_reward=1)
+        def test_not_tried(): ...
+
+        @pytest.mark.skip
+        def test_plain(): ...
+        """
+    )
+    reports = [part for name in ("r.json", "r.md", "r.html") for part in ("--synth-report", name)]
+    result = run(project, *workers, *reports)
+    result.assert_outcomes(skipped=2, xfailed=1)
+    result.stdout.fnmatch_lines(["*= synth evals =*", "2 evals skipped: their gates were not checked"])
+    report = read(project.path / "r.json")
+    assert (report.evals, report.skipped) == ((), ("test_it.py::test_skipped", "test_it.py::test_not_tried"))
+    markdown = (project.path / "r.md").read_text(encoding="utf-8")
+    assert markdown.startswith(
+        "### pytest-synth: 2 skipped\n\n2 evals skipped: their gates were not checked ("
+    )
+    assert "test\\_not\\_tried" in markdown
+    page = (project.path / "r.html").read_text(encoding="utf-8")
+    assert "<h1>2 evals: 2 skipped</h1>" in page
+    assert "<li>test_it.py::test_skipped</li>" in page

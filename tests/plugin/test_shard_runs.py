@@ -88,6 +88,7 @@ def test_merged_shards_say_what_one_run_says(sharded: pytest.Pytester) -> None:
     code, report = merged(sharded, "part-2.json", "part-3.json", "part-1.json")
     assert code == 1  # test_bad
     assert verdicts(report) == verdicts(whole)
+    assert report.skipped == whole.skipped == ("test_it.py::test_skipped",)
     assert rollouts == sum(entry.rollouts for entry in whole.evals)
 
 
