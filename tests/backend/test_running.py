@@ -93,7 +93,9 @@ def test_both_header_forms_carry_the_key(api: Api, headers: dict[str, str], stat
         assert answer.json()["detail"].startswith("missing or unknown API key; send it as")
 
 
-@pytest.mark.parametrize("path", ["/health", "/api/health", "/api/api/health", "//api/health"])
+@pytest.mark.parametrize(
+    "path", ["/health", "/api/health", "/api/api/health", "//api/health", "/api//api/health"]
+)
 def test_health_needs_no_key(api: Api, path: str) -> None:
     answer = httpx.get(api.backend.url + path)
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")

@@ -21,10 +21,12 @@ PUBLIC = {
     "GET /api/health",
     "GET //api/health",
     "GET /api/api/health",
+    "GET /api//api/health",
     "GET /openapi.json",
     "POST /api/demo/keys",
     "POST //api/demo/keys",
     "POST /api/api/demo/keys",
+    "POST /api//api/demo/keys",
     "POST /api/interceptor/v1/{rest:path}",  # its URL is a secret that a rollout is given
 }
 # Routes with a key that do not name a job: what is done to see that tenants are apart is below.

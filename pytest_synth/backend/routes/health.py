@@ -13,9 +13,10 @@ from pytest_synth.backend.routes.services import ServicesOf
 router = APIRouter(tags=["health"])
 
 
-# The documented example joins this path to a base URL that may end in a slash or in `/api`.
+# The documented example joins this path to a base URL that may end in a slash, in `/api` or in `/api/`.
 @router.get("//api/health", include_in_schema=False)
 @router.get("/api/api/health", include_in_schema=False)
+@router.get("/api//api/health", include_in_schema=False)
 @router.get("/health", responses={200: {"model": Health}})
 @router.get("/api/health", responses={200: {"model": Health}})
 async def health(request: Request, services: ServicesOf) -> Json:

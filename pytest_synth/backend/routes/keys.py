@@ -18,9 +18,10 @@ router = APIRouter(tags=["keys"])
 keyed = APIRouter(route_class=KeyedRoute, dependencies=AUTHENTICATED)
 
 
-# Published clients join this path to a base URL that may end in a slash or in `/api`.
+# Published clients join this path to a base URL that may end in a slash, in `/api` or in `/api/`.
 @router.post("//api/demo/keys", include_in_schema=False)
 @router.post("/api/api/demo/keys", include_in_schema=False)
+@router.post("/api//api/demo/keys", include_in_schema=False)
 @router.post("/api/demo/keys", responses={200: {"model": DemoKey}, **error_responses(400, 403, 422)})
 async def mint_demo_key(request: Request, services: ServicesOf, body: DemoKeyRequest | None = None) -> Json:
     """Mint a key that expires. Who has one can use the providers that this backend has keys for, so it is
