@@ -43,12 +43,18 @@ def word_diff(old: str, new: str) -> list[Piece]:
 
 
 def prompt_diff(old: Sequence[PromptMessage], new: Sequence[PromptMessage]) -> list[tuple[str, list[Piece]]]:
-    """Role and word diff of each message, paired by their place; a role that changed is `old → new`."""
+    """Role and word diff of each message, paired by their place; a role that changed is `old → new`.
+
+    Space at the end, which files have and models leave out, is told only if nothing else has changed.
+    """
     found: list[tuple[str, list[Piece]]] = []
     for before, after in zip_longest(old, new):
         roles = [message.role for message in (before, after) if message is not None]
         role = roles[0] if len(set(roles)) == 1 else " → ".join(roles)
-        found.append((role, word_diff(before.pattern if before else "", after.pattern if after else "")))
+        was, now = before.pattern if before else "", after.pattern if after else ""
+        if was.rstrip() != now.rstrip():
+            was, now = was.rstrip(), now.rstrip()
+        found.append((role, word_diff(was, now)))
     return found
 
 

@@ -41,6 +41,15 @@ def test_messages_are_paired_by_place_and_a_new_one_is_all_added() -> None:
     assert prompt_diff(old, developer)[0][0] == "system → developer"
 
 
+def test_a_line_break_at_the_end_is_told_only_where_nothing_else_has_changed() -> None:
+    assert prompt_diff(prompt_of("- a\n- b\n"), prompt_of("- a\n- b: c")) == [
+        ("system", [Piece("same", "- a\n-"), Piece("removed", " b"), Piece("added", " b: c")])
+    ]
+    assert prompt_diff(prompt_of("a\n"), prompt_of("a")) == [
+        ("system", [Piece("same", "a"), Piece("removed", "\n")])
+    ]
+
+
 def test_long_stretches_of_the_same_are_left_out_but_for_the_words_near_a_change() -> None:
     same = "w" + " word" * 100
     short = shorten([Piece("same", same), Piece("added", " new"), Piece("same", same)], around=12)
