@@ -141,6 +141,10 @@ class BackendApp:
             await self.gateway.shutdown()
             await self._caller.close()
 
+    def cancel_evals(self, timeout_s: float) -> None:
+        """From another thread: cancel all eval jobs, at most `timeout_s` seconds long."""
+        self._await(self._evals.cancel_all(), timeout_s)
+
     def cut_jobs(self, timeout_s: float) -> None:
         """From another thread: stop all jobs, at most `timeout_s` seconds long."""
         self._await(self._stop_jobs(), timeout_s)

@@ -151,6 +151,10 @@ class RunningBackend:
         """Whether the server's thread still runs."""
         return self._server.is_alive
 
+    def cancel_evals(self) -> None:
+        """Cancel all eval jobs, and go on serving: who waits for one is told."""
+        self._app.cancel_evals(_CUT_S)
+
     def cut_jobs(self) -> None:
         """Cut what runs, and go on serving: for the time until `stop`, in which others end too."""
         self._app.cut_jobs(_CUT_S)

@@ -146,6 +146,11 @@ class Resources:
         """Close a path for a job's rollouts (see `App.close_route`)."""
         return self.app(app).close_route(path)
 
+    def cancel_evals(self) -> None:
+        """Cancel all eval jobs of the embedded backend, so that nobody waits for them any more."""
+        if self._embedded is not None:
+            self._embedded.cancel_evals()
+
     def close(self) -> None:
         if self._embedded is not None:
             self._embedded.cut_jobs()  # else the task apps would wait for the rollouts that they answer

@@ -38,6 +38,10 @@ class ControllerRun:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._record.take(report)
+        session = self._config.pluginmanager.get_plugin("session")
+        if self._rendezvous is not None and session is not None and session.shouldfail:
+            # -x: xdist waits for the tests that its workers are at.
+            self._rendezvous.cancel_evals()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

@@ -52,6 +52,11 @@ class Rendezvous:
         self._thread = threading.Thread(target=self._serve, name="synth-rendezvous", daemon=True)
         self._thread.start()
 
+    def cancel_evals(self) -> None:
+        """Let the workers' tests end at once that wait for an eval."""
+        if self._resources is not None:
+            self._resources.cancel_evals()
+
     def close(self) -> None:
         """Stop listening, and stop what was started."""
         self._closing = True

@@ -217,9 +217,44 @@ def test_stop_at_the_first_failure(noted: pytest.Pytester) -> None:
     result = run(noted, "-n", "2", "-x")
     assert result.ret in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
     found = verdicts(noted)
-    assert found.items() <= VERDICTS.items()
-    assert "failed" in {outcome for outcome, _ in found.values()}
+    ended = {name: verdict for name, verdict in found.items() if verdict[0] != "incomplete"}
+    assert ended.items() <= VERDICTS.items()
+    assert "failed" in {outcome for outcome, _ in ended.values()}
     assert calls(noted)["started"] == 1
+
+
+def test_eval_of_another_worker_does_not_hold_up_a_run_that_stops(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nsynth_app = slow_app:app\n")
+    pytester.makepyfile(
+        slow_app="""
+        import asyncio, pathlib
+        from pytest_synth import task_app
+
+        async def run(row, llm):
+            pathlib.Path("started").touch()
+            await asyncio.sleep(300)
+
+        app = task_app(rows=[1], run=run, score=lambda row, answer: 1.0)
+        """,
+        test_both="""
+        import pathlib, time
+        import pytest
+
+        @pytest.mark.synth_eval(seeds=[0], min_reward=0.5, timeout=300)
+        def test_slow(): ...
+
+        def test_bad():
+            deadline = time.monotonic() + 30
+            while not pathlib.Path("started").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert False, "the first failure"
+        """,
+    )
+    result = pytester.runpytest_subprocess("-n", "2", "-x", "-p", "no:randomly", timeout=60)
+    result.stdout.fnmatch_lines(["*the first failure*"])
+    result.stdout.fnmatch_lines(["gate incomplete: 1 of 1 seed has no reward (0: cancelled)"])
+    assert result.ret == pytest.ExitCode.INTERRUPTED
 
 
 def test_run_without_evals_starts_nothing_and_loads_nothing_heavy(pytester: pytest.Pytester) -> None:

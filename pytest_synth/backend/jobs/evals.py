@@ -99,6 +99,11 @@ class EvalJobs:
             self._finish(job, JobStatus.CANCELLED, _CANCELLED)  # of an earlier process, and not resumed
         return self._store.jobs.get(job.number).status
 
+    async def cancel_all(self) -> None:
+        """Cut all jobs for good."""
+        unfinished = [job for job in self._store.jobs.unfinished() if job.kind == "eval"]
+        await asyncio.gather(*(self.cancel(job) for job in unfinished))
+
     async def stop(self) -> None:
         """Cut all jobs and leave them unfinished, as a crash would."""
         await self._tasks.stop()
