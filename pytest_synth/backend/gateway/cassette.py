@@ -18,6 +18,8 @@ from pytest_synth.errors import SynthError
 HEADER: Final = {"cassette": 1}  # the format's version
 LOCK_S: Final = 30.0  # another process writes for some milliseconds
 _LOCK_STEP_S: Final = 0.01
+_MERGE: Final = (b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>")
+_ANEW: Final = "remove it and record again with --synth-record-mode=once"
 
 
 class CassetteError(SynthError):
@@ -160,11 +162,13 @@ def _check_header(path: Path, line: bytes) -> None:
     try:
         version = json.loads(line)["cassette"]
     except (ValueError, KeyError, TypeError):
-        raise CassetteError(f"{path} is no cassette: its first line is not {json.dumps(HEADER)}") from None
+        raise CassetteError(
+            f"{path} is no cassette: its first line is not {json.dumps(HEADER)}; restore the file, or {_ANEW}"
+        ) from None
     if version != HEADER["cassette"]:
         raise CassetteError(
-            f"cassette {path} has format {version!r}, this version reads {HEADER['cassette']}; "
-            "record it again with --synth-record-mode=rewrite"
+            f"cassette {path} has format {version!r}, this version reads {HEADER['cassette']}; restore the "
+            f"file, or {_ANEW}"
         )
 
 
@@ -173,9 +177,14 @@ def _read_part(path: Path, number: int, line: bytes, parts: dict[str, Any]) -> N
         value = json.loads(line)
         parts[value["part"]] = value["value"]
     except (ValueError, KeyError, TypeError):
-        shown = line[:40].decode(errors="replace")
+        where, shown = f"cassette {path}, line {number}", line[:40].decode(errors="replace")
+        if line.startswith(_MERGE):
+            raise CassetteError(
+                f"{where}: {shown!r} is left of a merge; keep the lines of both sides and take the markers out, "
+                "or remove the file and record again with --synth-record-mode=once"
+            ) from None
         raise CassetteError(
-            f"cassette {path}, line {number}: neither an entry nor a part: {shown!r}"
+            f"{where}: neither an entry nor a part: {shown!r}; restore the file, or {_ANEW}"
         ) from None
 
 

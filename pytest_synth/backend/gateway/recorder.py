@@ -81,18 +81,21 @@ class Recorder:
         A call that is being recorded for another rollout is waited for, so that equal calls have one answer.
 
         Raises:
-            CallRefused: If the mode only replays, and the call is not recorded.
+            CallRefused: If the mode only replays, and the call is not recorded; or its entry is broken.
         """
         key = identity.key
         while key in self._running:
             await asyncio.shield(self._running[key])
-        if key in self._mine or not self._makes_anew(mode):
-            entry = self.cassette.find(key)
-            if entry is not None:
-                self._replayed.add(key)
-                return entry
-        if not self.may_record(mode):
-            raise CallRefused(422, self._miss(identity, mode), kind="replay_miss")
+        try:
+            if key in self._mine or not self._makes_anew(mode):
+                entry = self.cassette.find(key)
+                if entry is not None:
+                    self._replayed.add(key)
+                    return entry
+            if not self.may_record(mode):
+                raise CallRefused(422, self._miss(identity), kind="replay_miss")
+        except CassetteError as error:
+            raise CallRefused(422, str(error), kind="replay_miss") from error
         self._running[key] = asyncio.get_running_loop().create_future()
         return None
 
@@ -154,7 +157,7 @@ class Recorder:
     def _makes_anew(mode: RecordMode) -> bool:
         return mode in (RecordMode.ALL, RecordMode.REWRITE)
 
-    def _miss(self, identity: Identity, mode: RecordMode) -> str:
+    def _miss(self, identity: Identity) -> str:
         name = self.cassette.name
         if not self.cassette.existed and not len(self.cassette):
             return (

@@ -225,12 +225,24 @@ def test_a_file_that_cannot_be_replaced_is_an_error_with_its_name_and_leaves_no_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("hello\n", 'is no cassette: its first line is not {"cassette": 1}'),
+        (
+            "hello\n",
+            'is no cassette: its first line is not {"cassette": 1}; restore the file, or remove it and record '
+            "again with --synth-record-mode=once",
+        ),
         (
             '{"cassette": 2}\n',
-            "has format 2, this version reads 1; record it again with --synth-record-mode=rew",
+            "has format 2, this version reads 1; restore the file, or remove it and record again with --s",
         ),
-        ('{"cassette": 1}\n<<<<<<< HEAD\n', "line 2: neither an entry nor a part: '<<<<<<< HEAD'"),
+        (
+            '{"cassette": 1}\n<<<<<<< HEAD\n',
+            "line 2: '<<<<<<< HEAD' is left of a merge; keep the lines of both sides and take the markers out, "
+            "or remove the file and record again with --synth-record-mode=once",
+        ),
+        (
+            '{"cassette": 1}\n{"ke\n',
+            "line 2: neither an entry nor a part: '{\"ke'; restore the file, or remove it and record again with",
+        ),
     ],
 )
 def test_a_file_that_is_no_cassette_is_refused(tmp_path: Path, text: str, message: str) -> None:

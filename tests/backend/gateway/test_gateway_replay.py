@@ -367,6 +367,21 @@ def test_a_broken_cassette_is_refused_before_the_first_rollout(make: MakeGateway
         make().gateway.check_policy({"provider": "openai", "model": "m"}, record_mode="none", cassette=NAME)
 
 
+@pytest.mark.parametrize("mode", ["none", "new_episodes"])
+def test_an_entry_that_was_cut_off_is_named_and_the_others_are_replayed(
+    make: MakeGateway, tmp_path: Path, mode: str
+) -> None:
+    recorded(make, "one", "two")
+    path = tmp_path / NAME
+    path.write_bytes(path.read_bytes()[:-40])
+    answers, use = run(make(), mode, "one", "two")
+    assert [answer.status_code for answer in answers] == [200, 422]
+    message = answers[1].json()["error"]["message"]
+    assert message.startswith(f"cassette {path}: the entry of key ")
+    assert message.endswith("; restore the file, or record it again with --synth-record-mode=rewrite")
+    assert use.is_void
+
+
 def test_what_was_recorded_is_saved_at_shutdown(make: MakeGateway, tmp_path: Path) -> None:
     served = make()
     run(served, "once", "one")
