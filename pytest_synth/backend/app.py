@@ -24,6 +24,7 @@ from pytest_synth.backend.jobs.rollouts import RolloutRunner
 from pytest_synth.backend.jobs.scheduler import Scheduler
 from pytest_synth.backend.jobs.task_apps import TaskAppCaller
 from pytest_synth.backend.routes import answers, evals, health, keys, prompt_learning, sundry
+from pytest_synth.backend.routes.body_limit import BodyLimit
 from pytest_synth.backend.routes.services import Services
 from pytest_synth.backend.store import Store, Tenants
 
@@ -120,6 +121,7 @@ class BackendApp:
             store, tenants, self._evals, self._prompts, Feeds(store, linger_s=linger_s)
         )
         answers.install(api)
+        api.add_middleware(BodyLimit)
         for routes in (health, keys, sundry, evals, prompt_learning):
             api.include_router(routes.router)
         api.router.routes.extend(gateway.routes())
