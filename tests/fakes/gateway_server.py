@@ -83,7 +83,7 @@ class GatewayUnderTest:
 
     def post(self, rollout: Rollout | str, body: Any = None, **more: Any) -> httpx.Response:
         url = rollout if isinstance(rollout, str) else f"{rollout.inference_url}/chat/completions"
-        with httpx.Client(trust_env=False) as client:
+        with httpx.Client(trust_env=False, timeout=60) as client:  # a loaded machine may be slow
             return client.post(url, json=chat() if body is None else body, **more)
 
 

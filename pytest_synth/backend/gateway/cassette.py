@@ -180,8 +180,8 @@ def _read_part(path: Path, number: int, line: bytes, parts: dict[str, Any]) -> N
         where, shown = f"cassette {path}, line {number}", line[:40].decode(errors="replace")
         if line.startswith(_MERGE):
             raise CassetteError(
-                f"{where}: {shown!r} is left of a merge; keep the lines of both sides and take the markers out, "
-                "or remove the file and record again with --synth-record-mode=once"
+                f"{where}: {shown!r} is left of a merge; keep the lines of both sides and take the markers "
+                f"out, or {_ANEW}"
             ) from None
         raise CassetteError(
             f"{where}: neither an entry nor a part: {shown!r}; restore the file, or {_ANEW}"

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pytest_synth.backend.gateway.dialect import Usage, count, dump, openai_error, replaced_user, text_of
+from pytest_synth.backend.gateway.dialect import (
+    Usage,
+    count,
+    dump,
+    is_told,
+    openai_error,
+    replaced_user,
+    text_of,
+)
 from pytest_synth.backend.gateway.sse import DONE
 
 OPERATION = "chat/completions"
@@ -74,7 +82,7 @@ def answer_of(response: Mapping[str, Any]) -> str | None:
 
 def usage_of(response: Mapping[str, Any]) -> Usage | None:
     usage = response.get("usage")
-    if not isinstance(usage, dict):
+    if not isinstance(usage, dict) or not is_told(usage, "prompt_tokens", "completion_tokens"):
         return None
     details = usage.get("prompt_tokens_details")
     return Usage(

@@ -109,6 +109,11 @@ def count(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
+def is_told(usage: Mapping[str, Any], *names: str) -> bool:
+    """Whether a provider tells one of these numbers of tokens; an empty `usage` does not mean 0."""
+    return any(isinstance(usage.get(name), int) for name in names)
+
+
 def dump(value: object) -> bytes:
     """JSON without spaces, in UTF-8."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pytest_synth.backend.gateway.dialect import Usage, count, replaced_user, text_of
+from pytest_synth.backend.gateway.dialect import Usage, count, is_told, replaced_user, text_of
 from pytest_synth.backend.gateway.sse import event
 
 OPERATION = "messages"
@@ -73,7 +73,7 @@ def answer_of(response: Mapping[str, Any]) -> str | None:
 def usage_of(response: Mapping[str, Any]) -> Usage | None:
     """Anthropic's `input_tokens` leaves out what the cache served and took; ours holds all."""
     usage = response.get("usage")
-    if not isinstance(usage, dict):
+    if not isinstance(usage, dict) or not is_told(usage, "input_tokens", "output_tokens"):
         return None
     read, written = (
         count(usage.get("cache_read_input_tokens")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pytest_synth.backend.gateway.dialect import Usage, count, openai_error, replaced_user, text_of
+from pytest_synth.backend.gateway.dialect import Usage, count, is_told, openai_error, replaced_user, text_of
 from pytest_synth.backend.gateway.sse import event
 
 OPERATION = "responses"
@@ -68,7 +68,7 @@ def answer_of(response: Mapping[str, Any]) -> str | None:
 
 def usage_of(response: Mapping[str, Any]) -> Usage | None:
     usage = response.get("usage")
-    if not isinstance(usage, dict):
+    if not isinstance(usage, dict) or not is_told(usage, "input_tokens", "output_tokens"):
         return None
     details = usage.get("input_tokens_details")
     return Usage(

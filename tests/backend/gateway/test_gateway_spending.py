@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from pytest_synth.backend.gateway import Budget, CallRefused, Patience, PolicyRefused, upstream
+from pytest_synth.backend.gateway.plans import DIALECTS
 from pytest_synth.backend.gateway.spending import most_prompt_tokens
 
 MakeGateway = Callable[..., GatewayUnderTest]
@@ -94,6 +95,22 @@ def test_free_calls_need_no_limit_and_no_price(make_gateway: MakeGateway) -> Non
     rollout = served.open({"provider": "ollama", "model": "m"}, budget=Budget(0.0))
     assert served.post(rollout).status_code == 200
     assert served.gateway.close_rollout(rollout).cost_usd == 0.0
+
+
+@pytest.mark.parametrize(
+    ("operation", "usage", "known"),
+    [
+        ("chat/completions", {}, False),
+        ("chat/completions", {"prompt_tokens": None, "completion_tokens": None}, False),
+        ("chat/completions", {"prompt_tokens": 0, "completion_tokens": 0}, True),
+        ("responses", {}, False),
+        ("responses", {"input_tokens": 7}, True),
+        ("messages", {"cache_read_input_tokens": None}, False),
+        ("messages", {"output_tokens": 4}, True),
+    ],
+)
+def test_a_usage_that_tells_nothing_is_none(operation: str, usage: dict[str, Any], known: bool) -> None:
+    assert (DIALECTS[operation].usage_of({"usage": usage}) is not None) is known
 
 
 def test_an_answer_without_usage_counts_as_the_worst_case(make_gateway: MakeGateway) -> None:
