@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -101,7 +102,7 @@ class EvalJobs:
             reason = str(error)
             if isinstance(error, InvalidRequestError):
                 reason = f"the backend refuses the eval: {error.detail}"
-            self._results[request.key] = _failed(reason)
+            self._results[request.key] = _failed(reason, None if run.jobs else spec)
             del self._evals[request.key]
 
     def wait(self, request: Request, report: Callable[[Look], None]) -> EvalResult:
@@ -362,7 +363,13 @@ def _completed(run: OpenEval, job: Job, rows: list[EvalRow], notes: Sequence[Not
     return complete(rows, Seen(run.request.spec, run.request.prompt_source, job.sample, notes))
 
 
-def _failed(reason: str) -> EvalResult:
+def _failed(reason: str, unsent: EvalSpec | None) -> EvalResult:
+    """The result of an eval that did not start; what no backend has is known to have cost nothing."""
     from pytest_synth.client import EvalResult
 
-    return EvalResult.from_response("", {"status": "failed", "error": reason, "results": []})
+    rows = []
+    if unsent is not None:
+        common = {"split": unsent.split, "error": reason, "error_kind": "not_run", "cost_usd": 0.0}
+        places = itertools.product(unsent.seeds, range(unsent.samples))
+        rows = [{"seed": seed, "sample": sample, **common} for seed, sample in places]
+    return EvalResult.from_response("", {"status": "failed", "error": reason, "results": rows})

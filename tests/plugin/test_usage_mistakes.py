@@ -230,6 +230,7 @@ def test_task_app_that_cannot_be_served_is_one_clear_line(
     result = project.runpytest("-p", "no:randomly", "--synth-app", app)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([f"gate incomplete: 3 of 3 seeds have no reward (*{text}"])
+    result.stdout.fnmatch_lines(["1 eval: 1 incomplete; 0 rollouts; 0 tokens; cost $0.00"])
     assert "Traceback" not in result.stderr.str() + result.stdout.str()
     assert "secret" not in result.stdout.str()
 
