@@ -111,7 +111,7 @@ def count(value: object) -> int:
 
 def is_told(usage: Mapping[str, Any], *names: str) -> bool:
     """Whether a provider tells one of these numbers of tokens; an empty `usage` does not mean 0."""
-    return any(isinstance(usage.get(name), int) for name in names)
+    return any(isinstance(value, int) and value >= 0 for value in map(usage.get, names))
 
 
 def dump(value: object) -> bytes:

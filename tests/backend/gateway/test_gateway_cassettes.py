@@ -229,8 +229,8 @@ def test_a_file_that_cannot_be_replaced_is_an_error_with_its_name_and_leaves_no_
         ('{"cassette": 2}\n', "has format 2, this version reads 1; restore the file, or {anew}"),
         (
             '{"cassette": 1}\n<<<<<<< HEAD\n',
-            "line 2: '<<<<<<< HEAD' is left of a merge; keep the lines of both sides and take the markers out, "
-            "or {anew}",
+            "line 2: '<<<<<<< HEAD' is left of a merge; keep the lines of both sides and take the markers "
+            "out, or {anew}",
         ),
         (
             '{"cassette": 1}\n{"ke\n',

@@ -102,6 +102,7 @@ def test_free_calls_need_no_limit_and_no_price(make_gateway: MakeGateway) -> Non
     [
         ("chat/completions", {}, False),
         ("chat/completions", {"prompt_tokens": None, "completion_tokens": None}, False),
+        ("chat/completions", {"prompt_tokens": -7, "completion_tokens": -4}, False),
         ("chat/completions", {"prompt_tokens": 0, "completion_tokens": 0}, True),
         ("responses", {}, False),
         ("responses", {"input_tokens": 7}, True),
