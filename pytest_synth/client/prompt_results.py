@@ -140,7 +140,7 @@ def read_prompt_results(events: Iterable[Mapping[str, Any]]) -> PromptResults:
             case "learning.policy.mipro.job.completed":
                 names = ("best_score", "best_full_score", "best_minibatch_score")
                 best_score = _either(best_score, score_of(data, *names))
-    optimized = completed.get("optimized_candidates") or []
+    optimized = _list(completed.get("optimized_candidates"))
     return PromptResults(
         best_prompt=best_prompt,
         # A score filed under rank 0 is the best prompt's validation score: it stands above the rest.
@@ -148,7 +148,7 @@ def read_prompt_results(events: Iterable[Mapping[str, Any]]) -> PromptResults:
         version_tree=completed.get("version_tree"),
         top_prompts=ranked or _top_of(optimized, validation_by_rank),
         optimized_candidates=optimized,
-        attempted_candidates=completed.get("attempted_candidates") or [],
+        attempted_candidates=_list(completed.get("attempted_candidates")),
         validation_results=validations,
         total_rollouts=rollouts,
         total_proposal_calls=proposals,
@@ -256,5 +256,9 @@ def _object(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _objects(value: object) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+    return [item for item in _list(value) if isinstance(item, Mapping)]

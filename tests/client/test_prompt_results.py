@@ -161,6 +161,7 @@ def test_mipro_ends_with_a_score_too() -> None:
     [
         {"type": GEPA + "candidate.new_best", "data": None},
         {"type": GEPA + "job.completed", "data": {"state": None, "optimized_candidates": None}},
+        {"type": GEPA + "job.completed", "data": {"optimized_candidates": 5, "attempted_candidates": 7}},
         {"type": GEPA + "validation.completed", "data": []},
         {"type": None},
         {},
