@@ -34,15 +34,13 @@ def plan_lines(plans: Iterable[PlannedEval], settings: Settings, describe: Descr
         seeds = f"{len(plan.spec.seeds)} seeds"
         if plan.spec.samples > 1:
             seeds += f" x {plan.spec.samples} samples"
-        known = 0.0 if policy["provider"] == "offline" else _recorded(plan, describe)
+        known, said = (0.0, "free") if policy["provider"] == "offline" else _recorded(plan, describe)
         if known is None:
             unknown += 1
         else:
             cost += known
-        lines.append(
-            f"  {plan.item.nodeid}: {seeds}, {number} rollouts on {policy['provider']}/{policy['model']}; "
-            f"{_cost_text(policy['provider'], known)}"
-        )
+        model = f"{policy['provider']}/{policy['model']}"
+        lines.append(f"  {plan.item.nodeid}: {seeds}, {number} rollouts on {model}; {said}")
     total = f"total: {rollouts} rollouts; cost ${cost:.4f}"
     if unknown:
         total += f" and that of {unknown} {'eval' if unknown == 1 else 'evals'}, which is unknown"
@@ -51,22 +49,20 @@ def plan_lines(plans: Iterable[PlannedEval], settings: Settings, describe: Descr
     return ["synth: dry run, nothing is run", *lines, total]
 
 
-def _recorded(plan: PlannedEval, describe: Describe | None) -> float | None:
-    """What the calls in the test's cassette cost when they were recorded."""
+def _recorded(plan: PlannedEval, describe: Describe | None) -> tuple[float | None, str]:
+    """What the calls in the test's cassette cost when they were recorded, and how to say it."""
     from pytest_synth.plugin.detect import name_of
 
     item = plan.item
     recording = recording_of("once", item.config.rootpath, item.path, name_of(item))
     if describe is None or recording.cassette is None:
-        return None
+        return None, "cost unknown: no cassette"
     try:
         calls, cost = describe(recording.cassette)
-    except SynthError:
-        return None
-    return cost if calls else None
-
-
-def _cost_text(provider: str, known: float | None) -> str:
-    if provider == "offline":
-        return "free"
-    return "cost unknown: no cassette" if known is None else f"${known:.4f} when it was recorded"
+    except SynthError as error:
+        return None, f"cost unknown: {error}"
+    if not calls:
+        return None, "cost unknown: no cassette"
+    if cost is None:
+        return None, f"cost unknown: the price of its {calls} recorded calls is not known; see synth_prices"
+    return cost, f"${cost:.4f} when it was recorded"

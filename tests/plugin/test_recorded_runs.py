@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -219,6 +220,22 @@ def test_dry_run_plans_and_runs_nothing(recorded: pytest.Pytester, provider: Fak
     result = run(recorded, "--synth-dry-run")
     assert len(provider.seen) == 20
     result.stdout.fnmatch_lines(["*test_answers: 20 seeds, 20 rollouts on *; $0.0000 when it was recorded"])
+
+
+def test_dry_run_says_why_the_cost_of_a_cassette_is_unknown(
+    recorded: pytest.Pytester, provider: FakeProvider
+) -> None:
+    run(recorded, "--synth-record-mode", "once").assert_outcomes(passed=1)
+    [cassette] = recorded.path.glob("cassettes/*/*.jsonl")
+    text = cassette.read_text("utf-8")
+    cassette.write_text(re.sub(r'"cost_usd": [\d.e-]+', '"cost_usd": null', text), "utf-8")
+    run(recorded, "--synth-dry-run").stdout.fnmatch_lines(
+        ["*; cost unknown: the price of its 20 recorded calls is not known; see synth_prices"]
+    )
+    cassette.write_text(text + "=======\n", "utf-8")
+    run(recorded, "--synth-dry-run").stdout.fnmatch_lines(
+        ["*; cost unknown: cassette *'=======' is left of *"]
+    )
 
 
 @pytest.mark.parametrize(
