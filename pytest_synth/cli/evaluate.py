@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -22,6 +23,7 @@ example of a file:
 
 # The published client's words for our arguments.
 _SYNONYMS = {"policy_config": "policy", "concurrency": "max_concurrent"}
+_APP = re.compile(r"[\w.]+:[\w.]+")
 _URLS = ("task_app_url", "local_api_url", "url")
 
 
@@ -60,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     urls = [section.pop(name) for name in _URLS if name in section]
     if (target is None) == (not urls):
         raise ConfigError(f"{str(args.file)!r}: [eval] needs either app = 'module:attribute' or task_app_url")
+    if target is not None and not _APP.fullmatch(str(target)):
+        raise ConfigError(f"{str(args.file)!r}: [eval] app is {target!r}; use 'module:attribute'")
     spec = parse_eval((), section, base=folder)
     settings = Settings(backend=args.backend, concurrency=spec.max_concurrent or Settings.concurrency)
     resources = Resources(settings)
