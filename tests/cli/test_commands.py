@@ -57,7 +57,9 @@ def test_eval_below_its_threshold_is_exit_code_1(folder: Path, capsys: pytest.Ca
     [
         pytest.param('app = "a:b"', "seeds is missing", id="no seeds"),
         pytest.param("seeds = [1]", "needs either app = 'module:attribute' or task_app_url", id="no app"),
-        pytest.param('app = "my_app"\nseeds = [1]', "[eval] app is 'my_app'; use 'module:attribute'", id="app"),
+        pytest.param(
+            'app = "my_app"\nseeds = [1]', "[eval] app is 'my_app'; use 'module:attribute'", id="app"
+        ),
         pytest.param("app = 5\nseeds = [1]", "[eval] app is 5; use 'module:attribute'", id="app is a number"),
         pytest.param('app = "a:b"\nseeds = [1]\nmin_rewrd = 1', "unknown argument 'min_rewrd'", id="typo"),
         pytest.param('app = "a:b"\nseeds = {start = 1}', "a range is {start, end, step}", id="range"),
