@@ -70,7 +70,13 @@ def test_the_task_app_gets_env_policy_key_and_an_inference_url(api: Api, serve: 
         [7],
         env_name="banking77",
         env_config={"split": "test", "level": 2},
-        policy={"provider": "offline", "model": "lexical", "temperature": 0.0, "api_key": "users-own-key"},
+        policy={
+            "provider": "offline",
+            "model": "lexical",
+            "temperature": 0.0,
+            "api_key": "users-own-key",
+            "config": {"other_token": "own-token", "top_p": 1},
+        },
         timeout=30.0,
     )
     api.wait(job_id)
@@ -80,6 +86,7 @@ def test_the_task_app_gets_env_policy_key_and_an_inference_url(api: Api, serve: 
     config = body["policy"]["config"]
     assert config["temperature"] == 0.0
     assert config["api_key"] == "users-own-key"
+    assert config["config"] == {"other_token": "own-token", "top_p": 1}
     assert config["inference_url"].startswith(api.backend.url + "/api/interceptor/v1/")
     assert body["trace_correlation_id"] in config["inference_url"]
     assert body["trace_correlation_id"].startswith("trace_")
@@ -474,10 +481,15 @@ def traces_of(api: Api, job_id: str) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("whole", [False, True])
 def test_traces_hold_the_model_calls_of_each_rollout(api: Api, serve: Serve, whole: bool) -> None:
     async def behave(body: dict[str, Any]) -> dict[str, Any]:
-        await ask_model(body, "Pick one label, not sk-users-own.\n- refund\n- card")
+        await ask_model(body, "Pick one label, not sk-users-own, nor sk-other.\n- refund\n- card")
         return {**reward_answer(body), "trace": {"event_history": [1]}}
 
-    policy = {"provider": "offline", "model": "lexical", "api_key": "sk-users-own"}
+    policy = {
+        "provider": "offline",
+        "model": "lexical",
+        "api_key": "sk-users-own",
+        "x": {"token": "sk-other"},
+    }
     extensions = {"samples": 2}
     job_id = api.submit(
         serve(RolloutApp(behave)), [3, 4], policy=policy, extensions=extensions, save_trace=whole
@@ -488,7 +500,7 @@ def test_traces_hold_the_model_calls_of_each_rollout(api: Api, serve: Serve, who
     assert sorted(traces) == ["seed_3.json", "seed_3_sample_1.json", "seed_4.json", "seed_4_sample_1.json"]
     trace = traces["seed_3.json"]
     [call] = trace["calls"]
-    assert call["request"]["messages"][0]["content"].startswith("Pick one label, not [hidden].")
+    assert call["request"]["messages"][0]["content"].startswith("Pick one label, not [hidden], nor [hidden].")
     assert call["response"]["choices"][0]["message"]["content"] == "refund"
     assert (trace["seed"], trace["reward"]) == (3, 1.0)
     assert trace["correlation_id"].startswith("trace_")

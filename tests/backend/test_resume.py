@@ -133,9 +133,16 @@ def test_secrets_are_sealed_in_the_file_and_the_key_file_is_private(tmp_path: Pa
     (app, _), db = stuck_app(), tmp_path / "b.sqlite"
     with on_db(db) as api:
         policy = {"provider": "offline", "model": "lexical", "api_key": "sk-planted-policy"}
-        api.submit(serve(app), policy=policy)
+        deep = {
+            "config": {"Api_Key": "sk-planted-deep"},
+            "headers": {"Authorization": "Bearer sk-planted-auth"},
+        }
+        job_id = api.submit(serve(app), policy={**policy, **deep, "max_tokens": 9})
+        assert api.status(job_id)["config"]["policy"] == {
+            "provider": "offline", "model": "lexical", "config": {}, "headers": {}, "max_tokens": 9
+        }  # fmt: skip
         files = {path: path.read_bytes() for path in tmp_path.iterdir()}
-        planted = (b"env-key-1", b"sk-planted-policy", api.backend.key.encode())
+        planted = (b"env-key-1", b"sk-planted", api.backend.key.encode())
     assert db.with_name("b.sqlite.key") in files
     for path, content in files.items():
         assert not [key for key in planted if key in content], path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from pytest_synth.errors import SynthError
 
 ENV_KEY = "ENVIRONMENT_API_KEY"
 TASK_APP_KEY = "task_app_api_key"
+_KEY_NAMES = ("api_key", "apikey", "token", "secret", "password", "authorization")
+"""How the names of fields end that hold keys."""
 
 
 class LostSecret(SynthError):
@@ -74,6 +76,26 @@ class Credentials:
             return uploaded
         fallback = self.environ.get(ENV_KEY) if job.tenant == self.local_tenant else None
         return (fallback,) if fallback else ()
+
+
+def key_paths(body: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Name the texts that are keys by their fields' names, at any depth of objects, by dotted path."""
+    for name, value in body.items():
+        if "." in name:
+            continue
+        if isinstance(value, Mapping):
+            yield from key_paths(value, f"{path}{name}.")
+        elif isinstance(value, str) and name.lower().endswith(_KEY_NAMES):
+            yield f"{path}{name}"
+
+
+def take_keys(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Divide a submitted body into what is stored as it is, and the keys in it: the task app's, and those
+    of the `policy`, which belongs to the user.
+    """
+    policy = body.get("policy")
+    paths = key_paths(policy, "policy.") if isinstance(policy, Mapping) else ()
+    return take_secrets(body, [TASK_APP_KEY, *paths])
 
 
 def take_secrets(body: Mapping[str, Any], paths: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from pytest_synth.backend.gateway import Budget, CassetteError, PolicyRefused
-from pytest_synth.backend.jobs.credentials import TASK_APP_KEY, LostSecret, put_back, take_secrets
+from pytest_synth.backend.jobs.credentials import LostSecret, put_back, take_keys
 from pytest_synth.backend.jobs.curtailment import Curtailment
 from pytest_synth.backend.jobs.documents import mean
 from pytest_synth.backend.jobs.parts import JobEnds, Parts
@@ -32,7 +32,6 @@ from pytest_synth.prompts import Prompt
 UNREACHABLE_IN_A_ROW = 3
 """So many unreachable rollouts in a row, and the task app is asked whether it is still there."""
 
-_SECRETS = (TASK_APP_KEY, "policy.api_key")
 _CANCELLED = Failure("cancelled", "cancelled")
 _SPARED = Failure(NOT_RUN, "not_run")
 _log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ class EvalJobs:
         Raises:
             PolicyRefused: If the gateway cannot serve the policy.
         """
-        content, own_secrets = take_secrets(body.model_dump(mode="json"), _SECRETS)
+        content, own_secrets = take_keys(body.model_dump(mode="json"))
         content["secrets"] = sorted(own_secrets)
         same_as = _digest(body, content)
         known = None if same_as is None else self._store.jobs.find_same(tenant, same_as)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from pytest_synth.backend.gateway import PolicyRefused
-from pytest_synth.backend.jobs.credentials import TASK_APP_KEY, LostSecret, put_back, take_secrets
+from pytest_synth.backend.jobs.credentials import LostSecret, put_back, take_keys
 from pytest_synth.backend.jobs.optimizers import (
     PREFIX,
     FieldsRefused,
@@ -33,7 +33,6 @@ from pytest_synth.prompts import Prompt
 
 ROLLOUT_S = 600.0  # the published default for one rollout; the config has no field for it
 CANCEL_S = 5.0  # what a search gets to let go of its rollouts and to keep what it found
-_SECRETS = (TASK_APP_KEY, "policy.api_key", "policy.config.api_key")
 _ENDS = {
     JobStatus.SUCCEEDED: f"{PREFIX}job.completed",
     JobStatus.FAILED: f"{PREFIX}job.failed",
@@ -85,7 +84,7 @@ class PromptJobs:
             FieldsRefused: If the config cannot be run.
         """
         plan = self._check_models(self._optimizer.plan(section))
-        content, own_secrets = take_secrets(section, _SECRETS)
+        content, own_secrets = take_keys(section)
         body = {"section": content, "metadata": dict(metadata), "secrets": sorted(own_secrets)}
         with self._store.database.transaction():
             job = self._store.jobs.add(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_synth.backend.gateway import Budget, Gateway, Rollout, RolloutSpec, RolloutUse
+from pytest_synth.backend.jobs.credentials import key_paths, take_secrets
 from pytest_synth.backend.jobs.task_apps import Answer, TaskApp, TaskAppCaller, Unreachable, refusal, shorten
 from pytest_synth.contracts.evals import EvalRow, PromptSource
 from pytest_synth.contracts.rewards import RewardReading, read_reward
@@ -55,9 +56,8 @@ class Target:
 
     def without_secrets(self, value: Any) -> Any:
         """Take the job's keys out of all texts of a JSON value: task apps echo what they were sent."""
-        own = self.policy.get("api_key")
-        known = [*self.app.keys, own] if isinstance(own, str) else self.app.keys
-        secrets = [secret for secret in known if len(secret) >= _SECRET_CHARS]
+        _, own = take_secrets(self.policy, list(key_paths(self.policy)))
+        secrets = [secret for secret in (*self.app.keys, *own.values()) if len(secret) >= _SECRET_CHARS]
         return _without(value, secrets) if secrets else value
 
 
