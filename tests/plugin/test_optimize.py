@@ -136,7 +136,7 @@ def test_plan_comes_before_the_first_rollout_and_the_result_at_the_end(tunable: 
             "  held-out reward 0.33 -> 1.00 on 18 seeds, difference +0.67 (interval +0.* to +0.*)",
             "  better: 0.33 -> 1.00 on 18 eval seeds; accept it with --snapshot-update",
             "  plan: 60 rollouts: baseline 6, *",
-            "  * of 60 rollouts: baseline 6, * final check 12; ended by *",
+            "  * of 60 rollouts: baseline 6, * final check 12 (0.* -> 1.00); ended by *",
             "  lineage, with rewards on the search's own seeds: baseline 0.* -> candidate_* 1.00",
             "  system:",
             "*{+ refund: *reimburse*+}",

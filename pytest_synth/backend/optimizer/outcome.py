@@ -154,6 +154,14 @@ class OptimizationOutcome:
         return next((entry for entry in self.held_out if entry.candidate_id == candidate_id), None)
 
     @property
+    def _checked(self) -> str:
+        """Held-out rewards of the baseline and the best, as far as they are known."""
+        names = dict.fromkeys(c.id for c in (self.baseline, self.best) if c is not None)
+        entries = [entry for name in names if (entry := self.held_out_of(name)) is not None]
+        rewards = [f"{entry.reward:.2f}" for entry in entries if entry.reward is not None]
+        return f" ({' -> '.join(rewards)})" if len(rewards) == len(names) > 0 else ""
+
+    @property
     def text(self) -> str:
         """One line for people: what was done, beside `Plan.text`, and why no more."""
         used, tried = self.usage.by_purpose, [a for a in self.attempts if a.generation > 0]
@@ -167,7 +175,7 @@ class OptimizationOutcome:
         parts.append(
             f"{_count(len(tried), 'child', 'children')} {used.get('children', 0)} ({accepted} accepted)"
         )
-        parts.append(f"final check {used.get('final_check', 0)}")
+        parts.append(f"final check {used.get('final_check', 0)}{self._checked}")
         if self.usage.unfinished:
             parts.append(f"given up {self.usage.unfinished}")
         return (

@@ -279,9 +279,15 @@ def test_the_outcome_is_told_in_one_line_beside_the_plan() -> None:
     used = outcome.usage.by_purpose["children"]
     tried = sum(1 for a in outcome.attempts if a.generation)
     assert tried == 1
+    assert outcome.best is not None
+    before, after = (outcome.held_out_of(name) for name in ("baseline", outcome.best.id))
+    assert before is not None
+    assert after is not None
+    held_out = f"{before.reward:.2f} -> {after.reward:.2f}"
+    assert before != after
     assert outcome.text == (
         f"{outcome.usage.rollouts} of 80 rollouts: baseline 10, population 26 for 2 prompts,"
-        f" {tried} child {used} ({accepted} accepted), final check 20; ended by budget"
+        f" {tried} child {used} ({accepted} accepted), final check 20 ({held_out}); ended by budget"
     )
 
 
