@@ -166,7 +166,9 @@ def test_a_refused_field_is_named(client: SynthClient) -> None:
     with pytest.raises(InvalidRequestError, match="seeds"):
         client.submit_eval({"task_app_url": "http://127.0.0.1:1", "seeds": []})
     with pytest.raises(InvalidRequestError, match=r"verifier_config:? is not supported"):
-        client.submit_eval({"task_app_url": "http://127.0.0.1:1", "seeds": [1], "verifier_config": {}})
+        client.submit_eval(
+            {"task_app_url": "http://127.0.0.1:1", "seeds": [1], "verifier_config": {"name": "v"}}
+        )
 
 
 def test_traces_are_downloaded_and_name_their_seeds(
