@@ -1,6 +1,6 @@
 """A synthetic task over HTTP: task app and models in one process, `pytest-synth serve` in another.
 
-Not a benchmark by itself; `gepa_resume.py` and `gepa_utilisation.py --http` use it. The task is a world of
+Not a benchmark by itself; `gepa_resume.py` and `gepa_utilisation.py` use it. The task is a world of
 `tests/fakes/rule_world.py`: a rollout sends its system message to the model, which answers with what it was
 told, and the reward is the world's for that text. So what is judged is the prompt that really ran.
 """
