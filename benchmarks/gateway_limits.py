@@ -47,7 +47,7 @@ from pytest_synth.backend import BackendSettings, start
 
 RATE, BURST, LATENCY_S = 30.0, 10.0, 0.3  # calls a second, calls at once, of an answer
 CONCURRENCY = 24  # a naive client has RATE / 2 calls refused with it: 24 = 30 * (0.3 + 1 / 2)
-TIMEOUT_S = 12.0  # of a rollout; a call that hangs is given up after half of it
+TIMEOUT_S = 20.0  # of a rollout; a call that hangs is given up after half of it
 WAIT_S = 1.0  # the Retry-After of all refusals, as it is given in whole seconds
 KEY = "local-key-of-the-benchmark"
 

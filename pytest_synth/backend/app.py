@@ -140,8 +140,10 @@ class BackendApp:
             yield
         finally:
             await self._stop_jobs()
-            await self.gateway.shutdown()
-            await self._caller.close()
+            try:
+                await self.gateway.shutdown()
+            finally:  # it raises if a cassette cannot be written
+                await self._caller.close()
 
     def cancel_evals(self, timeout_s: float) -> None:
         """From another thread: cancel all eval jobs, at most `timeout_s` seconds long."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,9 @@ def make_entry(
     # A run that becomes the baseline is not held against itself: few seeds would be "undecided".
     rule = spec.rule.without_baseline() if stored is not None and update_baseline else spec.rule
     verdict = judge(observations, rule, baseline=stored, conditions=conditions)
+    if verdict.passed and result.error is not None and not result.succeeded:
+        # All rewards are there, and something else that was asked for is not: a cassette, most likely.
+        verdict = replace(verdict, outcome="incomplete", text=f"gate incomplete: {result.error}")
     fields = verdict_fields(verdict, spec.rule)
     fields["gate_details"] = (*fields["gate_details"], *_cassette_lines(result, rows))
     entry = EvalEntry(

@@ -205,6 +205,13 @@ def test_provider_without_key_is_red_and_says_what_to_set(
     result.stdout.fnmatch_lines(["gate incomplete: *OPENAI_API_KEY*"])
 
 
+def test_a_cassette_that_cannot_be_written_is_red(recorded: pytest.Pytester, provider: FakeProvider) -> None:
+    (recorded.path / "cassettes").write_text("a file where the folder should be", "utf-8")
+    result = run(recorded, "--synth-record-mode", "once")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["gate incomplete: cannot write the cassette *test_answers.jsonl: *"])
+
+
 def test_dry_run_plans_and_runs_nothing(recorded: pytest.Pytester, provider: FakeProvider) -> None:
     result = run(recorded, "--synth-dry-run")
     assert result.ret == 0
