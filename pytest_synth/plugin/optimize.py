@@ -270,7 +270,7 @@ class OptimizedTests:
         """The search has failed: nothing is judged, and nothing stored."""
         assert plan.spec is not None
         request = Request(plan.item.nodeid, plan.spec, plan.position, plan.choice.source)
-        result = not_submitted(reason)
+        result = not_submitted("not run, as the search has failed")
         _, entry = make_entry(plan.item.nodeid, request, result, self._settings)
         entry = entry.model_copy(
             update={"outcome": "incomplete", "gate_text": f"gate incomplete: {reason}", "gate_details": ()}

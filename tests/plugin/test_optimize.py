@@ -366,7 +366,10 @@ def test_budget_that_is_too_small_is_refused_before_the_first_rollout(tunable: p
     result = run(tunable, OPTIMIZE)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["gate incomplete: the search was not started: *budget is 20; at least * are needed: 6 for the *"]
+        [
+            "gate incomplete: the search was not started: *budget is 20; at least * are needed: 6 for the *",
+            "  18 seeds 0-17: not run, as the search has failed",
+        ]
     )
     assert rollouts(tunable) == (0, 0)
 
