@@ -82,8 +82,15 @@ class Caller:
         """Answer by the cassette, or by the provider while recording it."""
         if live is None or live.recorder is None or live.mode is RecordMode.OFF or _is_offline(plan):
             return await self._ask(plan, live, note)
-        request = self._recorders.request_of(plan.body)
-        identity = Identity(plan.operation, plan.provider.name, plan.model, request, live.spec.sample)
+        request, is_redacted = self._recorders.request_of(plan.body)
+        identity = Identity(
+            plan.operation,
+            plan.provider.name,
+            plan.model,
+            request,
+            live.spec.sample,
+            seed=live.spec.seed if is_redacted else None,
+        )
         identity = replace(identity, repeat=live.take_repeat(identity.call_key))
         try:
             entry = await live.recorder.find(identity, live.mode)

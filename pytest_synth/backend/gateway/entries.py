@@ -34,6 +34,8 @@ class Identity:
         request: The body as sent, without `IGNORED`, redacted.
         sample: Repetition of the seed, from 0.
         repeat: How often the same rollout had the same call before.
+        seed: Of the call's rollout, where something in `request` is redacted: what tells it from the calls of
+            other seeds may be just that. None: nothing is.
     """
 
     operation: str
@@ -42,11 +44,13 @@ class Identity:
     request: Mapping[str, Any]
     sample: int
     repeat: int = 0
+    seed: int | None = None
 
     @cached_property
     def call_key(self) -> str:
         """The key but for `repeat`."""
-        return _digest([self.operation, self.provider, self.model, self.request, self.sample])
+        parts = [self.operation, self.provider, self.model, self.request, self.sample]
+        return _digest(parts if self.seed is None else [*parts, self.seed])
 
     @property
     def key(self) -> str:
@@ -117,6 +121,7 @@ def write_entry(entry: Entry) -> tuple[bytes, dict[str, Any]]:
         "model": identity.model,
         "sample": identity.sample,
         "repeat": identity.repeat,
+        **({} if identity.seed is None else {"seed": identity.seed}),
         "request": {name: _split(name, value, parts) for name, value in identity.request.items()},
         "response": entry.response,
         "latency_ms": round(entry.latency_ms, 1),
@@ -147,6 +152,7 @@ def read_entry(line: bytes, parts: Mapping[str, Any]) -> Entry:
         request,
         int(value["sample"]),
         int(value["repeat"]),
+        int(value["seed"]) if "seed" in value else None,
     )
     if not isinstance(value["response"], dict):
         raise TypeError("response is no object")

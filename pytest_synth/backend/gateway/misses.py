@@ -37,6 +37,8 @@ class _Call:
                 fields[name] = _text(value)
         fields["sample"] = str(self.identity.sample)
         fields["repeat"] = str(self.identity.repeat)
+        if self.identity.seed is not None:
+            fields["seed"] = str(self.identity.seed)
         return fields
 
     @cached_property

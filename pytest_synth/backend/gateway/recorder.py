@@ -215,9 +215,10 @@ class Recorders:
         known = [cost for cost in costs if cost is not None]
         return CassetteSummary(len(costs), sum(known) if len(known) == len(costs) else None)
 
-    def request_of(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """What identifies a call, redacted."""
-        return request_of(body, self._redact)
+    def request_of(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """What identifies a call, redacted; and whether that has changed it."""
+        request = request_of(body, self._redact)
+        return request, self._redact is not None and request != request_of(body, None)
 
     def cleaned(self, response: dict[str, Any]) -> dict[str, Any]:
         """An answer as it may be recorded."""

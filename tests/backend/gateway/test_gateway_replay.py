@@ -252,6 +252,17 @@ def test_a_stream_is_replayed_as_a_stream_and_as_an_answer(make: MakeGateway) ->
     assert texts(run(again, "none", "q")[0]) == ["refunds"]
 
 
+def test_seeds_that_only_redacted_texts_tell_apart_keep_their_own_answers(make: MakeGateway) -> None:
+    queries = {seed: f"card 111122223333{seed:04}" for seed in range(3)}
+    served = make(redact=[r"\b\d{16}\b"])
+    first = [run(served, "once", query, seed=seed)[0][0] for seed, query in queries.items()]
+    assert texts(first) == [f"answer to {query}" for query in queries.values()]
+    assert finish(served, "once").recorded == 3
+    again = make(redact=[r"\b\d{16}\b"])
+    replayed = [run(again, "none", query, seed=seed) for seed, query in queries.items()]
+    assert [use.replayed for _, use in replayed] == [1, 1, 1]
+
+
 def test_a_stream_that_is_cut_is_not_recorded(make: MakeGateway) -> None:
     served = make()
     served.provider.script = [events(CHUNKS[0], done=False), events(*CHUNKS)]
