@@ -125,11 +125,23 @@ class Caller:
         note.spending = Spending(None if live is None else live.spec.budget, plan, call.body, self._prices)
         if plan.streams:
             stream = await self._upstream.stream(call, note.spending)
+            if stream.is_none:
+                return await self._taken_apart(plan, stream, note, reach)
             relay = _Relay(plan, stream, note, reach)
             return Answer(b"", relay.events(), relay.close)
         answer = await self._upstream.post(call, note.spending)
         note.answered(_object(plan.provider.name, answer, reach))
         return Answer(answer)
+
+    async def _taken_apart(self, plan: Plan, stream: Stream, note: _Note, reach: Access) -> Answer:
+        """Make a stream of an answer that is none."""
+        try:
+            body = b"".join([chunk async for chunk in stream.chunks()])
+        finally:
+            stream.close()
+        response = _object(plan.provider.name, body, reach)
+        note.answered(response)
+        return _whole(plan, response)
 
     def _outgoing(self, plan: Plan, reach: Access, note: _Note) -> Outgoing:
         body = dict(plan.body)

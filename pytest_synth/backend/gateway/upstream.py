@@ -29,6 +29,7 @@ LEAST_S: Final = 1.0  # for an answer, however little time its caller has left
 BYTES_PER_TOKEN: Final = 4  # roughly, for rate limits only
 _MASKED = re.compile(r"[\w-]*\*{3,}[\w-]*")  # how providers show a key that they refuse
 _KEY_HEADERS = frozenset({"authorization", "x-api-key"})
+_BODIES = frozenset({"application/json", "text/html"})
 _KEY_CHARS = 6  # what is shorter is a word that stands for "no key"
 _KIND = re.compile(r"[a-z_]{1,64}")  # an error's type; what else stands there is not passed on
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "credit_balance_too_low"})
@@ -123,6 +124,11 @@ class Stream:
                 yield chunk
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _broken_off(self._call, error, self._read_s) from error
+
+    @property
+    def is_none(self) -> bool:
+        """The provider answered with one body, and not with a stream: an error, or it cannot stream."""
+        return self._response.content_type in _BODIES
 
     def close(self) -> None:
         if not self._is_closed:

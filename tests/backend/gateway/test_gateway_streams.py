@@ -198,6 +198,39 @@ def test_closing_a_rollout_cuts_its_calls(served: GatewayUnderTest) -> None:
     )
 
 
+def test_an_answer_to_a_stream_that_is_none_is_taken_apart(served: GatewayUnderTest) -> None:
+    served.provider.script = [completion("refunds")]
+    rollout = served.open()
+    lines = read(served, rollout, chat(stream=True))
+    parts = [json.loads(line)["choices"][0]["delta"].get("content") or "" for line in lines[:-1]]
+    assert ("".join(parts), lines[-1]) == ("refunds", "[DONE]")
+    use = served.gateway.close_rollout(rollout)
+    assert (use.tokens, use.answer, use.failure) == (11, "refunds", None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "said"),
+    [
+        ({"error": {"message": "no credit", "code": 402}}, 402, "openai answered: no credit"),
+        (
+            (200, {"content-type": "text/html"}, "<p>hi</p>"),
+            502,
+            "openai answered 200 with no JSON: '<p>hi</p>'",
+        ),
+    ],
+)
+def test_an_error_in_place_of_a_stream_is_told(
+    served: GatewayUnderTest, answer: Any, status: int, said: str
+) -> None:
+    served.provider.script = [answer]
+    rollout = served.open()
+    got = served.post(rollout, chat(stream=True))
+    assert (got.status_code, got.json()["error"]["message"]) == (status, said)
+    use = served.gateway.close_rollout(rollout)
+    assert use.failure is not None
+    assert not use.is_cut_off
+
+
 def test_a_stream_that_falls_silent_is_cut(make_gateway: Callable[..., GatewayUnderTest]) -> None:
     served = make_gateway(patience=Patience(first_byte_s=30, read_s=0.05))
 
