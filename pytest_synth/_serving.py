@@ -29,7 +29,10 @@ def bind_loopback(port: int = 0, host: str = "127.0.0.1") -> socket.socket:
     Raises:
         OSError: If the port is taken; nothing is ever killed to free it.
     """
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # TCP is named, as asyncio switches Nagle's algorithm off only for sockets that name it; with it, head and
+    # body of an answer go out 40 ms apart (measured: 48 ms on top of each rollout, without it 8).
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # on Windows the option would let two servers share a port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 import urllib.error
@@ -27,6 +28,25 @@ async def hello(request: Request) -> PlainTextResponse:
 def get(url: str) -> str:
     with urllib.request.urlopen(url, timeout=5) as answer:
         return str(answer.read().decode())
+
+
+def test_answers_go_out_at_once() -> None:
+    """Head and body are two writes; with Nagle's algorithm the second one waits 40 ms for the first's ACK."""
+
+    async def delays() -> list[int]:
+        found: list[int] = []
+
+        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            found.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(answer, sock=bind_loopback()) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            await reader.read()
+            writer.close()
+        return found
+
+    assert asyncio.run(delays()) == [1]
 
 
 def test_app_is_served_and_the_port_is_free_again_after_the_stop() -> None:
