@@ -128,15 +128,23 @@ class Caller:
             if stream.is_none:
                 return await self._taken_apart(plan, stream, note, reach)
             relay = _Relay(plan, stream, note, reach)
+            if live is not None:
+                relay.streams = live.streams
+                relay.streams.add(relay.close)
             return Answer(b"", relay.events(), relay.close)
         answer = await self._upstream.post(call, note.spending)
+        note.may_be_paid = True
         note.answered(_object(plan.provider.name, answer, reach))
         return Answer(answer)
 
     async def _taken_apart(self, plan: Plan, stream: Stream, note: _Note, reach: Access) -> Answer:
         """Make a stream of an answer that is none."""
+        note.may_be_paid = True
         try:
             body = b"".join([chunk async for chunk in stream.chunks()])
+        except BaseException:
+            note.lost()
+            raise
         finally:
             stream.close()
         response = _object(plan.provider.name, body, reach)
@@ -182,6 +190,7 @@ class _Note:
         self.left_out: tuple[str, ...] = ()
         self.spending: Spending | None = None
         self.identity: Identity | None = None
+        self.may_be_paid = False
 
     def answered(self, response: dict[str, Any]) -> None:
         usage = self._plan.dialect.usage_of(response)
@@ -200,12 +209,18 @@ class _Note:
         self._write(replace(call, replayed=True, saved_usd=entry.cost_usd, saved_ms=entry.latency_ms))
 
     def refused(self, refused: CallRefused) -> None:
-        is_paid = (
-            refused.kind in ("upstream_timeout", "upstream_unreachable") and not self._plan.provider.local
-        )
+        lost = refused.kind in ("upstream_timeout", "upstream_unreachable")
+        is_paid = (lost or self.may_be_paid) and not self._plan.provider.local
+        if self.may_be_paid:
+            self.lost()
         self._write(self._call(None, refused.status, refused.message, None, None if is_paid else 0.0))
         if self._live is not None:
             self._live.fail(refused)
+
+    def lost(self) -> None:
+        """There is no use for the answer, which may have been paid for: what was reserved counts as spent."""
+        if self.spending is not None:
+            self.spending.failed(perhaps_paid=True)
 
     def cut(self, response: dict[str, Any] | None, refused: CallRefused | None) -> None:
         """A stream ended before its end: by the provider (`refused`), or by the caller (None)."""
@@ -270,6 +285,7 @@ class _Relay:
         self._note = note
         self._assembler = plan.dialect.assembler()
         self._is_noted = False
+        self.streams: set[Callable[[], None]] = set()  # those of its rollout
 
     async def events(self) -> AsyncIterator[bytes]:
         """Events as sent, but for the usage that only we have asked for.
@@ -314,6 +330,7 @@ class _Relay:
 
     def _end(self, refused: CallRefused | None) -> None:
         self._stream.close()
+        self.streams.discard(self.close)
         if self._is_noted:
             return
         self._is_noted = True

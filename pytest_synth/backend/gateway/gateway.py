@@ -357,3 +357,5 @@ def _cut(live: LiveRollout) -> None:
     live.closed = True
     for task in live.running:
         task.cancel()
+    for close in tuple(live.streams):
+        close()

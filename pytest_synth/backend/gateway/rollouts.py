@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -178,6 +178,7 @@ class LiveRollout:
     Attributes:
         relay: Where its calls go, for a rollout of another backend.
         ends_at: When its time is up, on the loop's clock; None: not known.
+        streams: What closes the answers that are being passed on.
     """
 
     spec: RolloutSpec
@@ -190,6 +191,7 @@ class LiveRollout:
     failures: list[CallFailure] = field(default_factory=list)
     fatal: str | None = None
     running: set[asyncio.Task[Any]] = field(default_factory=set)
+    streams: set[Callable[[], None]] = field(default_factory=set)
     policy_system: str | _Unseen | None = UNSEEN
     own_system: str | None = None
     system_ran: str | None = None

@@ -140,6 +140,24 @@ def test_a_refused_attempt_costs_nothing_and_a_lost_one_may(make_gateway: MakeGa
     assert budget._reserved == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "answer", [{"error": {"message": "upstream is down"}}, (200, {"content-type": "text/html"}, "hi")]
+)
+def test_what_an_answer_that_is_none_has_reserved_is_booked(
+    make_gateway: MakeGateway, answer: Any, stream: bool
+) -> None:
+    """It may have been paid for, and no later call waits for what it had set aside."""
+    served = make_gateway(prices=PRICES)
+    served.provider.script = [answer]
+    budget = Budget(0.05)
+    rollout = served.open(LIMITED, budget=budget)
+    assert served.post(rollout, chat(stream=stream)).status_code == 502
+    assert budget.spent_usd == pytest.approx(0.02)
+    assert budget._reserved == pytest.approx(0.0)
+    assert served.gateway.close_rollout(rollout).cost_usd is None
+
+
 def test_the_costs_of_openrouter_are_its_own(make_gateway: MakeGateway) -> None:
     served = make_gateway()
     served.environ |= {"OPENROUTER_BASE_URL": served.environ["OPENAI_BASE_URL"], "OPENROUTER_API_KEY": "k"}
@@ -314,6 +332,33 @@ def test_the_cost_of_a_rollout_that_was_cut_is_not_known(make_gateway: MakeGatew
     assert served.post(rollout).status_code == 404
     assert [use.cost_usd for use in uses] == [None]
     assert budget.spent_usd == pytest.approx(0.01 + 0.02)  # the call in flight counts as the worst case
+
+
+def test_a_stream_that_outlives_its_rollout_is_cut_and_its_cost_not_known(make_gateway: MakeGateway) -> None:
+    served = make_gateway(prices=PRICES)
+
+    async def endless(request: Request) -> Response:
+        async def body() -> AsyncIterator[bytes]:
+            yield events({"choices": [{"index": 0, "delta": {"content": "x"}}]})[0]
+            await asyncio.sleep(30)
+
+        return StreamingResponse(body(), media_type="text/event-stream")
+
+    served.provider.script = [endless]
+    budget = Budget(1.0)
+    rollout = served.open(LIMITED, budget=budget)
+    uses = []
+    with (
+        httpx.Client(trust_env=False) as client,
+        client.stream("POST", f"{rollout.inference_url}/chat/completions", json=chat(stream=True)) as answer,
+    ):
+        lines = answer.iter_lines()
+        next(lines)
+        served.stage.call(lambda: uses.append(served.gateway.close_rollout(rollout)))
+        rest = [line for line in lines if line]
+    assert "error" in json.loads(rest[-1].removeprefix("data: "))
+    assert [(len(use.calls), use.cost_usd) for use in uses] == [(1, None)]
+    assert budget.spent_usd == pytest.approx(0.02)
 
 
 def test_the_failure_that_voids_a_rollout_is_told_before_an_earlier_one(make_gateway: MakeGateway) -> None:
