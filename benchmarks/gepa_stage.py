@@ -8,13 +8,14 @@ told, and the reward is the world's for that text. So what is judged is the prom
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
@@ -26,10 +27,6 @@ import aiohttp
 import httpx
 import uvicorn
 from fakes.rule_world import RuleReflection, World, chance
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 
 from pytest_synth._serving import bind_loopback
 
@@ -74,44 +71,42 @@ class Scene:
 
 
 class Stage:
-    """Task app and models, as an ASGI app."""
+    """Task app and models, as an ASGI app without a framework, whose time would count as the backend's."""
 
     def __init__(self) -> None:
         self.scene = Scene()
-        self.app = Starlette(
-            routes=[
-                Route("/health", self._health),
-                Route("/task_info", self._task_info),
-                Route("/rollout", self._rollout, methods=["POST"]),
-                Route("/v1/chat/completions", self._model, methods=["POST"]),
-                Route("/scene", self._set, methods=["POST"]),
-                Route("/scene", self._counted),
-            ],
-            lifespan=self._lifespan,
-        )
+        self._session: aiohttp.ClientSession | None = None
 
-    @asynccontextmanager
-    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as self._session:
-            yield
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        body, is_more = b"", True
+        while is_more:
+            message = await receive()
+            body, is_more = body + message.get("body", b""), message.get("more_body", False)
+        answer = json.dumps(await self._answer(scope["path"], json.loads(body or b"{}"))).encode()
+        head = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": answer})
 
-    async def _health(self, request: Request) -> JSONResponse:
-        return JSONResponse({"healthy": True})
+    async def _answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        match path:
+            case "/rollout":
+                return await self._rollout(body)
+            case "/v1/chat/completions":
+                return await self._model(body)
+            case "/scene" if body:
+                self.scene = Scene(World(body.pop("world")), **body)
+            case "/scene":
+                return self.scene.counted()
+            case "/task_info":
+                return {"taskset": {"splits": ["train"], "sizes": {"train": 100}}}
+        return {"healthy": True}
 
-    async def _task_info(self, request: Request) -> JSONResponse:
-        return JSONResponse({"taskset": {"splits": ["train"], "sizes": {"train": 100}}})
-
-    async def _set(self, request: Request) -> JSONResponse:
-        settings = await request.json()
-        self.scene = Scene(World(settings.pop("world")), **settings)
-        return JSONResponse({})
-
-    async def _counted(self, request: Request) -> JSONResponse:
-        return JSONResponse(self.scene.counted())
-
-    async def _rollout(self, request: Request) -> JSONResponse:
-        body, scene = await request.json(), self.scene
-        seed, policy = body["env"]["seed"], body["policy"]["config"]
+    async def _rollout(self, body: dict[str, Any]) -> dict[str, Any]:
+        scene, seed, policy = self.scene, body["env"]["seed"], body["policy"]["config"]
+        if self._session is None:
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         system = {"role": "system", "content": scene.world.baseline}
         call = {"model": policy["model"], "messages": [system, {"role": "user", "content": f"query {seed}"}]}
         async with self._session.post(policy["inference_url"] + "/chat/completions", json=call) as response:
@@ -122,33 +117,28 @@ class Stage:
         await asyncio.sleep(latency)
         scene.worked_s += latency
         reward, remark = scene.world.judge(text, seed)
-        return JSONResponse(
-            {
-                "trace_correlation_id": body["trace_correlation_id"],
-                "reward_info": {"outcome_reward": reward, "details": {"feedback": remark}},
-                "trace": None,
-            }
-        )
+        return {
+            "trace_correlation_id": body["trace_correlation_id"],
+            "reward_info": {"outcome_reward": reward, "details": {"feedback": remark}},
+            "trace": None,
+        }
 
-    async def _model(self, request: Request) -> JSONResponse:
+    async def _model(self, body: dict[str, Any]) -> dict[str, Any]:
         """The policy repeats what it was told; the reflection model acts on the feedback."""
-        body, scene = await request.json(), self.scene
-        text = body["messages"][0]["content"]
+        scene, text = self.scene, body["messages"][0]["content"]
         if body["model"] == "reflection":
             scene.questions[text] += 1
             await asyncio.sleep(scene.reflection_s)
             text = RuleReflection(run=scene.world.number).answer(text, text)  # the same each time
         message = {"role": "assistant", "content": text}
-        return JSONResponse(
-            {
-                "id": "chatcmpl-1",
-                "object": "chat.completion",
-                "created": 1,
-                "model": body["model"],
-                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                "usage": {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11},
-            }
-        )
+        return {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": body["model"],
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11},
+        }
 
 
 @contextmanager
@@ -246,4 +236,6 @@ def section(stage: str, world: World, **gepa: Any) -> dict[str, Any]:
 if __name__ == "__main__":
     sock = bind_loopback()
     print(f"http://127.0.0.1:{sock.getsockname()[1]}", flush=True)
-    uvicorn.Server(uvicorn.Config(Stage().app, log_level="critical", access_log=False)).run(sockets=[sock])
+    uvicorn.Server(uvicorn.Config(Stage(), lifespan="off", log_level="critical", access_log=False)).run(
+        sockets=[sock]
+    )
