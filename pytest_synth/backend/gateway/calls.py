@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_synth.backend.gateway.dialect import Usage, count, dump
+from pytest_synth.backend.gateway.bodies import MALFORMED, read_object, unreadable
+from pytest_synth.backend.gateway.dialect import Usage, dump
 from pytest_synth.backend.gateway.entries import Entry, Identity
 from pytest_synth.backend.gateway.plans import Plan, parse, plan_call
 from pytest_synth.backend.gateway.prices import Prices
@@ -134,7 +134,7 @@ class Caller:
             return Answer(b"", relay.events(), relay.close)
         answer = await self._upstream.post(call, note.spending)
         note.may_be_paid = True
-        note.answered(_object(plan.provider.name, answer, reach))
+        note.answered(read_object(plan.provider.name, answer, reach))
         return Answer(answer)
 
     async def _taken_apart(self, plan: Plan, stream: Stream, note: _Note, reach: Access) -> Answer:
@@ -147,7 +147,11 @@ class Caller:
             raise
         finally:
             stream.close()
-        response = _object(plan.provider.name, body, reach)
+        response = read_object(plan.provider.name, body, reach)
+        try:
+            list(plan.dialect.events_of(response, usage=True))
+        except MALFORMED as error:
+            raise unreadable(plan.provider.name, plan.operation, body, reach) from error
         note.answered(response)
         return _whole(plan, response)
 
@@ -324,7 +328,10 @@ class _Relay:
         if message is not None and "error" in value:
             shown = hide_key(message, self._reach)
             raise CallRefused(502, f"{self._plan.provider.name} broke off: {shown}", kind="upstream_error")
-        self._assembler.feed(value)
+        try:
+            self._assembler.feed(value)
+        except MALFORMED as error:
+            raise unreadable(self._plan.provider.name, self._plan.operation, event, self._reach) from error
         is_usage_only = self._plan.operation == CHAT and not value.get("choices") and bool(value.get("usage"))
         return self._plan.wants_usage or not is_usage_only
 
@@ -356,32 +363,6 @@ async def _paced(plan: Plan, response: Mapping[str, Any]) -> AsyncIterator[bytes
     for event in plan.dialect.events_of(response, usage=plan.wants_usage):
         yield event
         await asyncio.sleep(0)  # other calls go on between two events
-
-
-def _object(name: str, answer: bytes, reach: Access) -> dict[str, Any]:
-    try:
-        value = json.loads(answer)
-    except ValueError as error:
-        raise CallRefused(
-            502, f"{name} answered 200 with no JSON: {_shown(answer, reach)}", kind="upstream_error"
-        ) from error
-    if not isinstance(value, dict):
-        raise CallRefused(
-            502, f"{name} answered 200 with no object: {_shown(answer, reach)}", kind="upstream_error"
-        )
-    message, kind, _ = read_error(value)
-    if message is not None:  # as OpenRouter does when its own upstream fails
-        status = count(value["error"].get("code")) if isinstance(value["error"], dict) else 0
-        raise CallRefused(
-            status if 400 <= status < 600 else 502,
-            f"{name} answered: {hide_key(message, reach)}",
-            kind=kind or "upstream_error",
-        )
-    return value
-
-
-def _shown(answer: bytes, reach: Access) -> str:
-    return repr(hide_key(answer.decode(errors="replace"), reach)[:200])
 
 
 def _offline(plan: Plan) -> dict[str, Any]:

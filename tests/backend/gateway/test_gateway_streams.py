@@ -212,6 +212,7 @@ def test_an_answer_to_a_stream_that_is_none_is_taken_apart(served: GatewayUnderT
     ("answer", "status", "said"),
     [
         ({"error": {"message": "no credit", "code": 402}}, 402, "openai answered: no credit"),
+        ({"choices": 5}, 502, "openai answered with what /chat/completions does not know: '{\"choices\":5}'"),
         (
             (200, {"content-type": "text/html"}, "<p>hi</p>"),
             502,
@@ -229,6 +230,15 @@ def test_an_error_in_place_of_a_stream_is_told(
     use = served.gateway.close_rollout(rollout)
     assert use.failure is not None
     assert not use.is_cut_off
+
+
+def test_an_event_of_another_form_ends_the_stream_with_an_error(served: GatewayUnderTest) -> None:
+    served.provider.script = [events(TEXT_CHUNKS[0], {"choices": [5]})]
+    rollout = served.open()
+    lines = read(served, rollout, chat(stream=True))
+    said = "openai answered with what /chat/completions does not know: 'data: {\"choices\": [5]}\\n\\n'"
+    assert json.loads(lines[-1])["error"]["message"] == said
+    assert [call.error for call in served.gateway.close_rollout(rollout).calls] == [said]
 
 
 def test_a_stream_that_falls_silent_is_cut(make_gateway: Callable[..., GatewayUnderTest]) -> None:
