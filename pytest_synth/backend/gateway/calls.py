@@ -327,7 +327,8 @@ class _Relay:
         message, _, _ = read_error(value)
         if message is not None and "error" in value:
             shown = hide_key(message, self._reach)
-            raise CallRefused(502, f"{self._plan.provider.name} broke off: {shown}", kind="upstream_error")
+            message = f"{self._plan.provider.name} broke off: {shown}"
+            raise CallRefused(502, message, kind="upstream_error", is_cut_off=True)
         try:
             self._assembler.feed(value)
         except MALFORMED as error:

@@ -251,6 +251,7 @@ def test_an_error_event_in_a_stream_is_the_calls_failure(served: GatewayUnderTes
     served.provider.script = [[b"event: error\ndata: " + json.dumps(overloaded).encode() + b"\n\n"]]
     rollout = served.open(ANTHROPIC)
     post(served, rollout, "v1/messages", message_body(stream=True))
-    failure = served.gateway.close_rollout(rollout).failure
-    assert failure is not None
-    assert failure.message == "anthropic broke off: Overloaded"
+    use = served.gateway.close_rollout(rollout)
+    assert use.failure is not None
+    assert use.failure.message == "anthropic broke off: Overloaded"
+    assert use.is_cut_off
