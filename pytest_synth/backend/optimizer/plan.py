@@ -87,7 +87,8 @@ def make_plan(config: GepaConfig) -> Plan:
     pareto = config.pareto_set_size
     final = len(config.validation_seeds) * (1 + config.validation_top_k)
     wanted, dearest = config.max_children, config.dearest_child
-    least = pareto + config.founder_cost + final
+    candidate = 1 + pareto  # it learns from one seed
+    least = pareto + candidate + final
     budget = config.budget
     if budget is None:
         assert wanted is not None, "a config has a budget or a number of generations"
@@ -104,9 +105,7 @@ def make_plan(config: GepaConfig) -> Plan:
             )
     if budget < least:
         seeds = f"{len(config.validation_seeds)} validation seeds"
-        parts = (
-            f"{pareto} for the baseline, {config.founder_cost} for one candidate, {final} for the final check"
-        )
+        parts = f"{pareto} for the baseline, {candidate} for one candidate, {final} for the final check"
         raise GepaConfigError(
             [(_BUDGET_PATH, f"is {budget}; at least {least} are needed: {parts} on {seeds}")]
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import get_args
 
 from pytest_synth.backend.optimizer.budget import Budget
@@ -37,7 +38,8 @@ class SearchRun:
     def __init__(
         self, config: GepaConfig, plan: Plan, host: Host, worker: Worker, *, already_emitted: int
     ) -> None:
-        self._config = config
+        # Founders that cannot be paid for are left out, as the plan says; what is left goes to children.
+        self._config = config = replace(config, initial_size=1 + plan.founders)
         self._plan = plan
         self._worker = worker
         self._meter = UsageMeter()

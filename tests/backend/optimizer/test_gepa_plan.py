@@ -37,11 +37,15 @@ def test_the_documented_example_is_planned_in_one_line() -> None:
         ),
         ({"budget": 43}, "43 rollouts: baseline 10, 1 to 2 children, final check 20"),
         (
+            {"budget": 41, "initial_size": 2},
+            "41 rollouts: baseline 10, population 0 for 0 of 1 prompt, 1 child, final check 20",
+        ),
+        (
             {"budget": 63, "validation_top_k": 3},
             "63 rollouts: baseline 10, 1 to 2 children, final check 40",
         ),
     ],
-    ids=["unbounded", "population-cut", "no-budget", "least", "top-3"],
+    ids=["unbounded", "population-cut", "no-budget", "little", "least", "top-3"],
 )
 def test_a_plan_names_each_purpose(changes: dict[str, Any], text: str) -> None:
     assert make_plan(make_config(World(), **changes)).text == text
@@ -49,10 +53,10 @@ def test_a_plan_names_each_purpose(changes: dict[str, Any], text: str) -> None:
 
 def test_a_budget_that_cannot_pay_for_one_candidate_is_refused_with_the_number_that_would_do() -> None:
     with pytest.raises(GepaConfigError) as refusal:
-        make_plan(make_config(World(), budget=42))
+        make_plan(make_config(World(), budget=40))
 
     assert str(refusal.value) == (
-        "prompt_learning.gepa.rollout.budget is 42; at least 43 are needed: 10 for the baseline, 13 for one"
+        "prompt_learning.gepa.rollout.budget is 40; at least 41 are needed: 10 for the baseline, 11 for one"
         " candidate, 20 for the final check on 10 validation seeds"
     )
 
@@ -91,7 +95,7 @@ def test_the_document_of_a_plan_holds_what_is_not_applied() -> None:
 
 @pytest.mark.parametrize("minibatch", [3, 8, 24])
 @pytest.mark.parametrize("founders", [0, 3])
-@pytest.mark.parametrize("budget", [43, 57, 80, 83, 131, 300])
+@pytest.mark.parametrize("budget", [41, 43, 54, 57, 67, 80, 83, 131, 300])
 @pytest.mark.parametrize("is_reused", [True, False])
 def test_a_run_stays_within_its_plan(budget: int, founders: int, minibatch: int, is_reused: bool) -> None:
     config = make_config(
