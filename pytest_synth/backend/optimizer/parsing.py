@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from pytest_synth.backend.optimizer.components import wildcards_of
 from pytest_synth.backend.optimizer.config import (
     CHARS_PER_TOKEN,
     DEFAULT_MINIBATCH,
@@ -148,6 +149,12 @@ def _prompt(root: Section) -> tuple[Prompt | None, frozenset[str]]:
     return prompt, _required(section, prompt, wildcards)
 
 
+def _has_wildcards(declared: Mapping[str, Any], prompt: Prompt | None) -> bool:
+    """Whether braces stand for wildcards; a system message with other ones is text as it stands."""
+    system = prompt.system if prompt is not None else None
+    return bool(declared) and wildcards_of(system or "") <= set(declared)
+
+
 def _rewritten(root: Section, prompt: Prompt | None, findings: Findings) -> tuple[int, ...]:
     """The place of the first system message; the other messages are noted as not rewritten."""
     path = f"{root.path}.initial_prompt.messages"
@@ -203,7 +210,7 @@ def _search(
         prompt=prompt or Prompt(()),
         rewritten=rewritten,
         required_wildcards=required,
-        has_wildcards=bool(root.section("initial_prompt").mapping("wildcards")),
+        has_wildcards=_has_wildcards(root.section("initial_prompt").mapping("wildcards"), prompt),
         train_seeds=seeds.train,
         validation_seeds=seeds.validation,
         validation_split=seeds.validation_split,

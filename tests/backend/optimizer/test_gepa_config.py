@@ -425,6 +425,13 @@ def test_declared_wildcards_make_the_messages_patterns() -> None:
     assert not parse_gepa_config(changed("initial_prompt.wildcards", ...)).has_wildcards
 
 
+def test_braces_of_a_system_message_that_are_not_declared_make_it_text() -> None:
+    section = published()
+    section["initial_prompt"]["messages"][0]["pattern"] = "Answer as {label}, of {available_intents}."
+
+    assert not parse_gepa_config(section).has_wildcards
+
+
 def test_the_client_s_minibatch_is_cut_to_the_seeds_that_are_left_for_feedback() -> None:
     section = changed("gepa.evaluation.seeds", list(range(13)))
     section["gepa"]["rollout"]["minibatch_size"] = 8
