@@ -16,6 +16,7 @@ SURE: Final = 4  # refusals that are no accident
 MANY: Final = 0.2  # share of refusals above which the pace is too fast; calls cost the provider's patience
 FEW: Final = 0.05  # share below which it is taken for slow enough to be tried faster
 OFF: Final = 0.3  # two measured shares of a few dozen calls that differ by less may be the same
+MOST_BORNE: Final = 0.9  # share of refusals that are taken for the provider's mood
 FIRST_STEP: Final = 1.0  # by which a pace grows that was guessed from the first refusals
 STEP: Final = 0.05  # by which one grows that was measured; doubled while all is well
 SETTLE_S: Final = 0.25  # calls that were sent together are refused together, so much apart
@@ -94,9 +95,8 @@ class Limiter:
         self._sent = 0
         self._refused = 0
         self._changed = 0  # calls sent when the pace was changed last
-        self._marks = deque(
-            [_Mark(0.0, 0, 0)], maxlen=MARKS
-        )  # the last one begins the span that is looked at
+        # The last one begins the span that is looked at.
+        self._marks = deque([_Mark(0.0, 0, 0)], maxlen=MARKS)
         self._start = self._marks[-1]
         self._refused_in_a_row = 0
         self._borne = 0.0  # share of refusals that no pace prevents
@@ -222,7 +222,7 @@ class Limiter:
             return
         is_borne = span.refused >= SURE - 1
         if is_borne and trial.before.share <= span.share + OFF:
-            self._borne = trial.before.with_(span).share
+            self._borne = min(MOST_BORNE, trial.before.with_(span).share)
             self._measured = None
             self._go(self._proved)
             return

@@ -221,6 +221,8 @@ class Upstream:
                 refusals += refused.status == RATE
                 wait = told if told is not None else _backoff(failures + refusals)
                 if refused.status == RATE and not refused.is_fatal:
+                    if wait > self._patience.rate_wait_s:  # a quota of a day: not for the limiter to wait for
+                        raise refused
                     leave = partial(limiter.leave_refused, ticket, wait)
                     waited += wait
                     if waited > self._patience.rate_wait_s:

@@ -285,6 +285,14 @@ def test_the_waits_of_one_call_for_the_rate_are_bounded(make_gateway: MakeGatewa
     assert served.sleeps == [30.0, 30.0, 30.0]
 
 
+def test_a_wait_that_is_too_long_is_told_to_every_call_and_stops_none(served: GatewayUnderTest) -> None:
+    served.provider.reply = lambda body: (429, {"Retry-After": "9999"}, "daily limit")
+    answers = [served.post(served.open(), timeout=5) for _ in range(10)]
+    assert {answer.status_code for answer in answers} == {429}
+    assert {answer.json()["error"]["message"] for answer in answers} == {"openai answered 429: daily limit"}
+    assert served.sleeps == []
+
+
 def test_more_refusals_than_attempts_are_waited_for(served: GatewayUnderTest) -> None:
     served.provider.script = [(429, {"retry-after-ms": "1"}, "slow down")] * 12
     assert served.post(served.open()).status_code == 200
