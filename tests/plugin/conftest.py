@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import walk_packages
+
 import pytest
 
-# pytester forgets what an in-process run has imported; loaded here, it is loaded once for all of them.
-import pytest_synth.backend.running
-import pytest_synth.client.api
-import pytest_synth.client.evals
-import pytest_synth.localapi
-import pytest_synth.plugin.run
-import pytest_synth.report  # noqa: F401
+import pytest_synth
+
+# pytester forgets what an in-process run has imported. Loaded here, all of it is loaded once for all runs,
+# and they run one state of the package, also where somebody edits the checkout meanwhile.
+for module in walk_packages(pytest_synth.__path__, "pytest_synth."):
+    if not module.name.endswith("__main__"):
+        import_module(module.name)
 
 # 20 rows; "yes" is right for all but every fifth: a mean reward of exactly 0.80.
 APP = """
