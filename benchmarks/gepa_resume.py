@@ -15,7 +15,6 @@ import argparse
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +39,15 @@ class Ended:
     Attributes:
         result: Events but progress, and the status, without what is measured.
         counted: See `Scene.counted`.
+        took_s: Seconds of the search itself, in its last start.
+        kills: How often it was killed before its end.
     """
 
     result: Any
     rollouts: int
     counted: dict[str, Any]
     took_s: float
+    kills: int
 
 
 def play(stage: str, number: int) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def play(stage: str, number: int) -> dict[str, Any]:
 
 def run(stage: str, db: Path, number: int, kills: Sequence[float]) -> Ended:
     """Run a search to its end, with a kill after each of so many seconds."""
-    search, started = play(stage, number), time.monotonic()
+    search, done = play(stage, number), 0
     with serving(db, stage) as served:
         job_id = served.submit(search)
         for after in kills:
@@ -72,11 +74,12 @@ def run(stage: str, db: Path, number: int, kills: Sequence[float]) -> Ended:
                 break
             served.kill()
             served.start()
+            done += 1
         status = served.wait(job_id)
         assert status is not None, f"run {number} does not end"
         result = report(served, job_id, status)
     counted = httpx.get(f"{stage}/scene").json()
-    return Ended(result, status["total_rollouts"], counted, time.monotonic() - started)
+    return Ended(result, status["total_rollouts"], counted, status["usage"]["wall_seconds"], done)
 
 
 def report(served: Serving, job_id: str, status: dict[str, Any]) -> Any:
@@ -101,20 +104,21 @@ def main() -> int:
         for number in range(arguments.runs):
             whole = run(stage, Path(folder, f"{number}-whole.sqlite"), number, ())
             chance = random.Random(number)
-            times = [chance.uniform(0.0, whole.took_s * 0.6) for _ in range(1 + number % 3)]
+            wanted = 1 + number % 3
+            times = [chance.uniform(0.0, whole.took_s / wanted) for _ in range(wanted)]
             killed = run(stage, Path(folder, f"{number}.sqlite"), number, times)
             again = killed.counted["repeated"]
             asked_again = killed.counted["questions"] - whole.counted["questions"]
             is_same = killed.result == whole.result
             is_within = killed.rollouts <= BUDGET and killed.counted["rollouts"] - again <= BUDGET
-            is_once = again <= SLOTS * len(times) and asked_again <= CHILDREN * len(times)
+            is_once = again <= SLOTS * killed.kills and asked_again <= CHILDREN * killed.kills
             is_good = is_same and is_within and is_once and not whole.counted["repeated"]
             bad += not is_good
-            kills += len(times)
+            kills += killed.kills
             rollouts += again
             questions += asked_again
             print(
-                f"run {number}: {len(times)} kills, {'same' if is_same else 'ANOTHER'} result, "
+                f"run {number}: {killed.kills} kills, {'same' if is_same else 'ANOTHER'} result, "
                 f"{killed.rollouts} of {BUDGET} rollouts; twice: {again} rollouts, {asked_again} questions"
                 + ("" if is_good else "  BAD"),
                 flush=True,
