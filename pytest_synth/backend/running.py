@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -31,7 +29,7 @@ class BackendSettings:
     Attributes:
         host, port: Where it listens; port 0 lets the system choose.
         db: File that keeps jobs and keys beyond the process, with `<db>.key` beside it. None: a temporary
-            file that is removed at the stop.
+            file without a name, which is gone when the process is, however it ends.
         local_key: API key of the machine's own user. None: a random one, for the same `db` the same.
         concurrency: Rollouts in flight in the whole backend.
         resume: Go on with the unfinished jobs of `db`.
@@ -80,15 +78,10 @@ class RunningBackend:
         self._stack = ExitStack()
         with ExitStack() as stack:  # unwinds what was opened when a later step fails
             environ = dict(os.environ if settings.environ is None else settings.environ)
-            if settings.db is None:
-                folder = Path(tempfile.mkdtemp(prefix="pytest-synth-"))
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
-                path, root = folder / "backend.sqlite", RootSecret.random()
-            else:
-                path, root = settings.db, RootSecret.beside(settings.db)
+            root = RootSecret.random() if settings.db is None else RootSecret.beside(settings.db)
             limit = settings.max_cost_usd
             self.key = settings.local_key if settings.local_key is not None else root.local_key
-            store = stack.enter_context(Store(path, root))
+            store = stack.enter_context(Store(settings.db, root))
             tenants = Tenants(store.api_keys, self.key)
             self._app = BackendApp(
                 store=store,

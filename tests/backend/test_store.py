@@ -98,3 +98,10 @@ def test_a_root_secret_is_never_shown() -> None:
     assert root.local_key not in repr(root)
     assert "\\x01" not in repr(root)
     assert root.local_key == RootSecret(bytes(range(32))).local_key != RootSecret.random().local_key
+
+
+def test_a_database_without_a_path_has_no_file_that_a_crash_could_leave() -> None:
+    with Store(None, RootSecret.random()) as store:
+        store.jobs.add(job_id="eval-1", tenant="me", kind="eval", body={"text": "long " * 2_000_000})
+        assert store.database.rows("PRAGMA database_list") == [(0, "main", "")]
+        assert store.jobs.find("me", "eval-1") is not None

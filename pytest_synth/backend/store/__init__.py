@@ -22,13 +22,13 @@ __all__ = ["JobRecord", "Progress", "RolloutPlace", "RootSecret", "Store", "Tena
 
 
 class Store:
-    """All tables over one database.
+    """All tables over one database; without a path it is gone when it is closed.
 
     Raises:
         ConfigError: If the file is no database of ours, is newer than this version, or is in use.
     """
 
-    def __init__(self, path: Path, root: RootSecret) -> None:
+    def __init__(self, path: Path | None, root: RootSecret) -> None:
         self.database = Database(path)
         self.secrets = SecretTable(self.database, root)
         self.api_keys = ApiKeyTable(self.database)

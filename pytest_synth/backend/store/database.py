@@ -20,6 +20,7 @@ Row = tuple[Any, ...]  # columns of many types; each table reads its own
 class Database:
     """The connection of the one writer.
 
+    Without a path it is a temporary file without a name, which goes with the connection, a crash included.
     It may be opened and closed in another thread than the one that uses it, never used in two at once.
     Commits reach the operating system at once (WAL, synchronous=NORMAL): they survive a `kill -9` of
     this process; the last ones may be lost when the machine loses power.
@@ -28,11 +29,11 @@ class Database:
         ConfigError: If the file cannot be opened, is no database of ours, is newer, or is in use.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._depth = 0
         try:
             self._connection = sqlite3.connect(
-                path, timeout=_LOCK_S, isolation_level=None, check_same_thread=False
+                path or "", timeout=_LOCK_S, isolation_level=None, check_same_thread=False
             )
         except sqlite3.Error as error:
             raise ConfigError(f"cannot open the database {str(path)!r}: {error}") from error
@@ -42,7 +43,7 @@ class Database:
             self._connection.close()
             raise
 
-    def _open(self, path: Path) -> None:
+    def _open(self, path: Path | None) -> None:
         try:
             # Exclusive: two backends on one file would run the same seeds twice. The kernel frees the lock
             # when the process dies.
@@ -60,7 +61,7 @@ class Database:
         except sqlite3.DatabaseError as error:
             raise ConfigError(f"{str(path)!r} is not a database of pytest-synth: {error}") from error
 
-    def _migrate(self, path: Path) -> None:
+    def _migrate(self, path: Path | None) -> None:
         with self.transaction():
             self.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied_at REAL)")
             applied = {name for (name,) in self.rows("SELECT name FROM migrations")}
