@@ -22,9 +22,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=0, help="port (default: a free one)")
-    parser.add_argument(
-        "--db", type=Path, help="database file (default: a temporary one, gone at the end)"
-    )
+    parser.add_argument("--db", type=Path, help="database file (default: a temporary one, gone at the end)")
     parser.add_argument(
         "--concurrency", type=int, default=16, metavar="N", help="rollouts in flight (default: %(default)s)"
     )
