@@ -23,7 +23,7 @@ def optimization_section(entry: OptimizationEntry, id_: str) -> Markup:
         facts_list(
             {
                 "Rollouts": f"{entry.rollouts:,} of {entry.budget:,}",
-                "Candidates": _tried(entry),
+                "New prompts": _proposed(entry),
                 "Cost": dollars(entry.cost_usd),
                 "Ended": entry.finish_reason,
             }
@@ -47,9 +47,9 @@ def optimization_section(entry: OptimizationEntry, id_: str) -> Markup:
     )
 
 
-def _tried(entry: OptimizationEntry) -> str:
-    accepted = sum(candidate.accepted for candidate in entry.candidates)
-    return f"{len(entry.candidates)} tried, {accepted} accepted"
+def _proposed(entry: OptimizationEntry) -> str:
+    new = entry.candidates[1:]  # the first is the baseline
+    return f"{len(new)} proposed, {sum(candidate.accepted for candidate in new)} accepted"
 
 
 def _lineage(entry: OptimizationEntry) -> Markup | None:
