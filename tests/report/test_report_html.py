@@ -120,7 +120,8 @@ def test_verdict_numbers_and_failing_seeds_are_all_there() -> None:
     text = "\n".join(text for _, text in Page(page).texts)
     for told in (
         "gate 1", "newly failing", "3f9c2a81d0aa", "task app answered 500", "is thin", '{"intent": "',
-        "(the message of the prompt, unchanged)", "only in the snapshot", "Lineage of the best prompt", "3 proposed, 2 accepted",
+        "(the message of the prompt, unchanged)", "only in the snapshot", "Lineage of the best prompt",
+        "3 proposed, 2 accepted",
         "held-out reward 0.50 -> 0.75 on 10 seeds, difference +0.25 (interval +0.05 to +0.42)",
         "mean reward 0.83, interval 0.73 to 0.93, min_reward 0.80, baseline 1.00",
     ):  # fmt: skip
