@@ -11,6 +11,7 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 
 from pytest_synth.contracts.rewards import read_reward
 from pytest_synth.contracts.rollouts import RolloutResponse
+from pytest_synth.contracts.texts import without_halves
 
 _DEEPEST = 100  # levels; JSON readers refuse much deeper documents
 
@@ -64,7 +65,9 @@ def encode(document: object) -> bytes:
     except PydanticSerializationError as error:
         # A text that a model cut inside a surrogate pair fails here: no reason to lose a rollout.
         try:
-            return to_json(_whole(to_jsonable_python(document, fallback=_plain)), inf_nan_mode="strings")
+            return to_json(
+                without_halves(to_jsonable_python(document, fallback=_plain)), inf_nan_mode="strings"
+            )
         except (TypeError, ValueError):
             where = next(_misfits(document, "", 0), "the answer")
         raise InvalidAnswer(f"{where}, which has no JSON form") from error
@@ -115,14 +118,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_whole(key): _whole(entry) for key, entry in value.items()}
-    return [_whole(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _misfits(value: object, name: str, depth: int) -> Iterator[str]:

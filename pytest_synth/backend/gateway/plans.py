@@ -13,6 +13,7 @@ from pytest_synth.backend.gateway.providers import CHAT, OFFLINE, Provider, Targ
 from pytest_synth.backend.gateway.refusals import CallRefused, PolicyRefused
 from pytest_synth.backend.gateway.rollouts import LiveRollout, shorten
 from pytest_synth.backend.gateway.substitution import fit, substitute
+from pytest_synth.contracts.texts import without_halves
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
     dialect.OPERATION: dialect for dialect in (chat, responses, messages)
@@ -60,7 +61,7 @@ def parse(raw: bytes) -> dict[str, Any]:
     try:
         body = json.loads(raw)
         if b"\\ud" in raw or b"\\uD" in raw:
-            body = _whole(body)
+            body = without_halves(body)
     except ValueError as error:
         raise CallRefused(400, f"the body is not JSON: {error}") from error
     except RecursionError as error:
@@ -68,15 +69,6 @@ def parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise CallRefused(400, f"the body is {type(body).__name__}, not an object")
     return body
-
-
-def _whole(value: Any) -> Any:
-    """Make halves of surrogate pairs "?": texts that were cut inside one cannot be stored, nor hashed."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_whole(key): _whole(entry) for key, entry in value.items()}
-    return [_whole(entry) for entry in value] if isinstance(value, list) else value
 
 
 def plan_call(
