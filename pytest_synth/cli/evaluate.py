@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
+from pytest_synth.cli.targets import read_app
 from pytest_synth.errors import ConfigError
 
 EXAMPLE = """\
@@ -23,7 +23,6 @@ example of a file:
 
 # The published client's words for our arguments.
 _SYNONYMS = {"policy_config": "policy", "concurrency": "max_concurrent"}
-_APP = re.compile(r"[\w.]+:[\w.]+")
 _URLS = ("task_app_url", "local_api_url", "url")
 
 
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from pytest_synth.evals.jobs import EvalJobs, Request
     from pytest_synth.evals.left_over import left_over_text
     from pytest_synth.evals.progress import Look
-    from pytest_synth.evals.resources import AppReference, Resources
+    from pytest_synth.evals.resources import Resources
     from pytest_synth.evals.settings import Settings
     from pytest_synth.evals.spec import parse_eval
     from pytest_synth.report import failure_text, terminal_lines
@@ -62,8 +61,7 @@ def run(args: argparse.Namespace) -> int:
     urls = [section.pop(name) for name in _URLS if name in section]
     if (target is None) == (not urls):
         raise ConfigError(f"{str(args.file)!r}: [eval] needs either app = 'module:attribute' or task_app_url")
-    if target is not None and not _APP.fullmatch(str(target)):
-        raise ConfigError(f"{str(args.file)!r}: [eval] app is {target!r}; use 'module:attribute'")
+    app = urls[0] if urls else read_app(args.file, "eval", target)
     spec = parse_eval((), section, base=folder)
     settings = Settings(backend=args.backend, concurrency=spec.max_concurrent or Settings.concurrency)
     resources = Resources(settings)
@@ -76,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
     jobs = EvalJobs(resources, settings, run_id=None)
     try:
-        jobs.submit(request, urls[0] if urls else AppReference(str(target), folder))
+        jobs.submit(request, app)
         result = jobs.wait(request, show)
     finally:
         left = jobs.cancel_all()

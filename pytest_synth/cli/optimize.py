@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pytest_synth.cli.targets import read_app
 from pytest_synth.errors import ConfigError
 
 EXAMPLE = """\
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from pytest_synth.evals.left_over import left_over_text
     from pytest_synth.evals.optimizations import OptimizationJobs
     from pytest_synth.evals.optimize_spec import read_optimize_file
-    from pytest_synth.evals.resources import AppReference, Resources
+    from pytest_synth.evals.resources import Resources
     from pytest_synth.evals.settings import Settings
     from pytest_synth.report.optimizations import optimization_text
 
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             f"{str(args.file)!r}: [prompt_learning] needs either app = 'module:attribute' or task_app_url"
         )
     is_url = spec.app.startswith(("http://", "https://"))
-    app = spec.app if is_url else AppReference(spec.app, args.file.resolve().parent)
+    app = spec.app if is_url else read_app(args.file, "prompt_learning", spec.app)
     settings = Settings(backend=args.backend)
     resources = Resources(settings)
     jobs = OptimizationJobs(resources, settings)

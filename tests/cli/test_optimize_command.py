@@ -112,6 +112,10 @@ MISTAKES = {
         "the search was not started: '{file}': prompt_learning.gepa.rollout.budget is 9; at least ",
     ),
     "no TOML": ({"budget": "]"}, "'{file}' is not a TOML file: "),
+    "app without attribute": (
+        {"app": 'app = "my_app"'},
+        "'{file}': [prompt_learning] app is 'my_app'; use 'module:attribute'",
+    ),
     "no such app": (
         {"app": 'app = "nowhere_app:app"'},
         "the search was not started: '{file}': cannot load the task app 'nowhere_app:app': ModuleNotFound",
